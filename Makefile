@@ -1,0 +1,48 @@
+# `make` alone prints what there is.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format deps lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with every version of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: $(STAMP) ## run the whole pipeline on the embedded data set in runs/default
+	$(BIN)/twotempo run
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style, imports, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend and format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+deps: $(STAMP) ## write each stage's code dependencies into dvc.yaml
+	$(BIN)/python -m tasks.closure
+
+lock: $(STAMP) ## resolve the versions anew and write requirements.lock
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-build-isolation \
+		--report $(VENV)/resolved.json '.[dev]'
+	$(BIN)/python -m tasks.lock $(VENV)/resolved.json
+
+clean: ## remove runs, outputs and caches, but not .venv or DVC's cache
+	rm -rf runs artifacts reports .checkpoints registry published scores dvc_plots build \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

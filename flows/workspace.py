@@ -1,0 +1,190 @@
+"""Prepares the folder that a run works in, so that a run never touches the checkout.
+
+A workspace is a copy of what the stages need, with params, lock file and outputs of its own; it
+shares the checkout's DVC cache, so that a result computed in one workspace is restored in another.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recsys_core.artifacts import atomic_path, write_json
+from recsys_core.config import Params, check_params, read_yaml
+from recsys_core.errors import ConfigError, StepError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+MARK = "workspace.json"
+LOCK = ".lock"
+COPIED = (
+    "recsys_core",
+    "tasks",
+    "datasets",
+    "dvc.yaml",
+    "requirements.lock",
+    ".dvcignore",
+    ".dvc/plots",
+)
+LEFT_OUT = ("__pycache__", "*.pyc", ".DS_Store")
+
+
+@contextmanager
+def prepared(
+    folder: Path, overrides: Sequence[str], *, called_from: Path, checkout: Path = CHECKOUT
+) -> Iterator[Params]:
+    """A workspace held for one run: up to date with the checkout, its params with `overrides`.
+
+    An override is `section.key=value` with a value in YAML; `ingest.path` is relative to
+    `called_from`. Nothing is written where the params or the folder are refused.
+    """
+    for name in ("params.yaml", *COPIED):
+        if not (checkout / name).exists():
+            raise ConfigError(
+                f"{checkout} has no {name}; install twotempo from its checkout (pip install -e .)"
+            )
+    value = effective_params(overrides, folder=folder, called_from=called_from, checkout=checkout)
+    params = check_params(value, where="params.yaml with -S" if overrides else "params.yaml")
+    _refuse_strangers(folder, checkout)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        write_json(folder / MARK, {"overrides": list(overrides)})
+        for name in COPIED:
+            mirror(checkout / name, folder / name)
+        _write_if_changed(folder / "params.yaml", yaml.safe_dump(value, sort_keys=False).encode())
+        _write_if_changed(folder / ".dvc" / "config", _dvc_config(folder, checkout).encode())
+        yield params
+
+
+def effective_params(
+    overrides: Sequence[str], *, folder: Path, called_from: Path, checkout: Path = CHECKOUT
+) -> Any:
+    """The checkout's params with the overrides of one run, not yet checked."""
+    value = read_yaml(checkout / "params.yaml")
+    before = _ingest_path(value)
+    for override in overrides:
+        _override(value, override)
+    path = _ingest_path(value)
+    if path is not None and (path != before or any(_names_path(text) for text in overrides)):
+        # what was typed is relative to where it was typed; DVC wants it relative to the workspace
+        value["ingest"]["path"] = os.path.relpath(called_from / path, folder.resolve())
+    return value
+
+
+def existing(folder: Path) -> Path:
+    """The folder, if it is a workspace that a run has prepared."""
+    if not (folder / MARK).is_file():
+        raise ConfigError(
+            f"{folder} is no workspace (it has no {MARK}); run `twotempo run --workspace {folder}`"
+        )
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the workspace for one run; a second one is refused at once.
+
+    The lock ends with the process that holds it, however that ends; the file stays.
+    """
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StepError(
+                f"{folder} is in use by another run; wait for it, or name another --workspace"
+            ) from error
+        yield
+
+
+def mirror(source: Path, target: Path) -> None:
+    """Make `target` equal to `source`: equal files are left untouched, surplus ones removed."""
+    if source.is_dir() != target.is_dir():
+        _remove(target)
+    if source.is_file():
+        _write_if_changed(target, source.read_bytes())
+        return
+    entries = [path for path in source.iterdir() if not any(map(path.match, LEFT_OUT))]
+    names = sorted(path.name for path in entries)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in target.iterdir():
+        if path.name not in names:
+            _remove(path)
+    for name in names:
+        mirror(source / name, target / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _override(value: Any, override: str) -> None:
+    """Set one key of nested mappings; the key must be there already."""
+    keys, equals, text = override.partition("=")
+    if not equals or not keys:
+        raise ConfigError(f"-S {override}: write it as section.key=value")
+    try:
+        new = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"-S {override}: {text!r} is not YAML; quote it as YAML does") from error
+    *path, last = keys.split(".")
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict) or last not in value:
+        known = (
+            f"{'.'.join(path)} has {sorted(value)}"
+            if isinstance(value, dict)
+            else "no such section"
+        )
+        raise ConfigError(f"-S {override}: there is no {keys} in params.yaml ({known})")
+    value[last] = new
+
+
+def _names_path(override: str) -> bool:
+    return override.startswith("ingest.path=") or (
+        override.startswith("ingest=") and "path" in override
+    )
+
+
+def _ingest_path(value: Any) -> str | None:
+    """The path that the params name, or None where they are too wrong to have one."""
+    section = value.get("ingest") if isinstance(value, dict) else None
+    path = section.get("path") if isinstance(section, dict) else None
+    return path if isinstance(path, str) else None
+
+
+def _refuse_strangers(folder: Path, checkout: Path) -> None:
+    """Raise where a folder holds somebody's files: a workspace would replace them."""
+    if folder.resolve() == checkout.resolve():
+        raise ConfigError(f"{folder} is the checkout itself; name a folder such as runs/default")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; a workspace is a folder")
+    if folder.is_dir() and not (folder / MARK).exists():
+        strangers = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+        if strangers:
+            raise ConfigError(
+                f"{folder} is no workspace and has files in it ({', '.join(strangers[:3])}); "
+                "name a new folder"
+            )
+
+
+def _dvc_config(folder: Path, checkout: Path) -> str:
+    """DVC's configuration of a workspace: no git of its own, the checkout's cache."""
+    cache = os.path.relpath(checkout.resolve() / ".dvc" / "cache", folder.resolve() / ".dvc")
+    return (
+        "[core]\n    analytics = false\n    no_scm = true\n"
+        f"[cache]\n    dir = {cache}\n    type = reflink,hardlink,copy\n"
+    )
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,102 @@
+"""Reads params.yaml into frozen sections; an unknown key, a wrong type or a missing section is
+refused."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys_core.errors import ConfigError
+from recsys_core.sections import (
+    DaysSplit,
+    Evaluate,
+    ExportOnnx,
+    Gate,
+    Ingest,
+    Publish,
+    QuantileSplit,
+    Refit,
+    Register,
+    Score,
+    Sessionize,
+    TrainEmbeddings,
+    TrainRnn,
+    Validate,
+)
+
+
+class Params(BaseModel):
+    """The whole of params.yaml: a section for each stage and edge, and the shared ones (`seed`,
+    `split`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    split: Annotated[DaysSplit | QuantileSplit, Field(discriminator="kind")]
+    ingest: Ingest
+    validate_: Validate = Field(alias="validate")
+    sessionize: Sessionize
+    train_embeddings: TrainEmbeddings
+    train_rnn: TrainRnn
+    evaluate: Evaluate
+    refit: Refit
+    export_onnx: ExportOnnx
+    gate: Gate
+    register_: Register = Field(alias="register")
+    score: Score
+    publish: Publish
+
+    def section(self, name: str) -> Any:
+        """A section by its name in params.yaml."""
+        for field, info in type(self).model_fields.items():
+            if name in (info.alias or field,):
+                return getattr(self, field)
+        raise ConfigError(f"params.yaml has no section {name!r}; it has {section_names()}")
+
+
+SHARED_SECTIONS = ("seed", "split")
+
+
+def section_names() -> list[str]:
+    """Names of all sections, as in params.yaml."""
+    return [info.alias or field for field, info in Params.model_fields.items()]
+
+
+def read_params(path: Path) -> Params:
+    """The parameters in `path`.
+
+    Raises `ConfigError`, one line for each thing that is wrong.
+    """
+    return check_params(read_yaml(path), where=str(path))
+
+
+def check_params(value: Any, *, where: str) -> Params:
+    """Parameters from the parsed YAML `value`; `where` is named in errors."""
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, where=where)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file; run inside a twotempo project or name the workspace"
+        )
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        summary = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not YAML ({summary})") from error
+
+
+def describe_errors(error: ValidationError, *, where: str) -> str:
+    """One line: where, what was found, and what is wrong with it."""
+    parts = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.80})"
+        parts.append(f"{place}: {problem['msg']}{found}")
+    return f"{where}: " + "; ".join(parts)

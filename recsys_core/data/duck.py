@@ -1,0 +1,82 @@
+"""DuckDB opened in one way: bounded in memory, spilling to disk, in UTC, never on the network."""
+
+import glob
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from recsys_core.errors import DataError
+
+
+@contextmanager
+def open_duckdb(folder: Path, *, memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to an empty database in a temporary folder under `folder`, removed at the end.
+
+    Its tables lie on disk, so that only `memory_mb` of them are held in memory.
+    Raises `DataError` where even that is not enough.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".duckdb-") as work:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_mb}MB",
+            "temp_directory": str(Path(work) / "spill"),
+            "preserve_insertion_order": "true",  # row numbers and first appearance rest on it
+            "autoinstall_known_extensions": "false",  # an extension would come from the network
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # a table's name must find no Python variable
+        }
+        connection = duckdb.connect(str(Path(work) / "work.duckdb"), config=config)
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise DataError(
+                f"DuckDB needs more than {memory_mb} MB for this log ({one_line(error)}); "
+                "allow it more memory"
+            ) from error
+        finally:
+            connection.close()
+
+
+def arrow_batches(
+    connection: duckdb.DuckDBPyConnection, query: str, *, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """What `query` selects, in its order, about `rows` rows at a time."""
+    try:
+        yield from connection.sql(query).to_arrow_reader(rows)
+    except OSError as error:
+        # what goes wrong in the middle of a stream comes through Arrow, which knows no better type
+        kind = duckdb.OutOfMemoryException if "Out of Memory" in str(error) else duckdb.Error
+        raise kind(str(error)) from error
+
+
+def identifier(name: str) -> str:
+    """A column's or table's name as SQL, whatever characters it has.
+
+    >>> print(identifier('the "first" item'))
+    "the ""first"" item"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL.
+
+    >>> print(literal("it's"))
+    'it''s'
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file_literal(path: Path) -> str:
+    """A file's path as SQL, for functions that would read `*` and `[` in it as a pattern."""
+    return literal(glob.escape(str(path)))
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return str(error).strip().splitlines()[0].rstrip(".")

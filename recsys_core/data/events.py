@@ -1,0 +1,56 @@
+"""Events of all users as memory-mapped columns with user offsets (CSR).
+
+    offsets      0 0       3           5            user u's events are rows offsets[u] to offsets[u + 1]
+    item_idx         4 1 4     2 4                  (N,) int32, 0 never occurs (PAD)
+    timestamp        a b c     a c                  (N,) int64, microseconds since 1970, UTC
+    session_start    1 0 1     1 0                  (N,) bool
+
+Rows are ordered by (user_idx, timestamp, source_row). User 0 is PAD and has no events, so `offsets`
+has one entry more than the largest user_idx plus one.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Events:
+    """The event columns; the arrays may be memory maps and are never written to."""
+
+    offsets: Int64  # (U + 2,)
+    item_idx: npt.NDArray[np.int32]  # (N,)
+    timestamp: Int64  # (N,)
+    session_idx: Int64  # (N,)
+    session_start: npt.NDArray[np.bool_]  # (N,)
+    event_type: npt.NDArray[np.int8]  # (N,) position in the card's event types
+    value: npt.NDArray[np.float32]  # (N,) NaN where the interaction has none
+    source_row: Int64  # (N,)
+
+    @property
+    def n_users(self) -> int:
+        """The largest user_idx."""
+        return len(self.offsets) - 2
+
+    def __len__(self) -> int:
+        return len(self.item_idx)
+
+    @cached_property
+    def user_idx(self) -> npt.NDArray[np.int32]:
+        """The user of each event. (N,)"""
+        return np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), np.diff(self.offsets))
+
+    @cached_property
+    def position(self) -> Int64:
+        """How many earlier events the event's user has. (N,)"""
+        return np.arange(len(self), dtype=np.int64) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    def counts_before(self, timestamp: int) -> Int64:
+        """Per user_idx, the number of events earlier than `timestamp`. (U + 1,)"""
+        earlier = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(self.timestamp < timestamp, out=earlier[1:])
+        return earlier[self.offsets[1:]] - earlier[self.offsets[:-1]]

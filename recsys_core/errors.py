@@ -1,0 +1,30 @@
+"""The errors that twotempo raises: each says what was found, what was allowed, what to do."""
+
+
+class TwotempoError(Exception):
+    """Anything that a person can mend; the command line prints it as one line, without a
+    traceback."""
+
+
+class ConfigError(TwotempoError):
+    """params.yaml, a dataset card or a setting is not what it should be."""
+
+
+class DataError(TwotempoError):
+    """The log itself cannot be used."""
+
+
+class ContractError(TwotempoError):
+    """A table or artifact between two steps breaks its contract."""
+
+
+class ModelError(TwotempoError):
+    """A model cannot be trained, exported or scored."""
+
+
+class PublishError(TwotempoError):
+    """A table of recommendations cannot be published."""
+
+
+class StepError(TwotempoError):
+    """A step of a run failed, ran out of time, or may not start."""

@@ -1,0 +1,97 @@
+"""What evaluation reports as JSON: numbers, nested as `dvc metrics` shows and compares them."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_core.evaluation.significance import Interval
+from recsys_core.evaluation.summary import Ranked, Row
+from recsys_core.evaluation.windows import Windows
+from recsys_core.sections import Evaluate
+
+PROTOCOL = {
+    "targets": "each event of the test period that has an earlier event of its user",
+    "candidates": "all items known when the test period began",
+    "rank": "1 + other candidates with a score >= the target's; an unknown target is a miss",
+    "interval": "95 %, bootstrap over users; differences are paired",
+}
+
+Report = dict[str, Any]
+
+
+def headline(rows: list[Row], compared: dict[str, Interval], *, model: str, metric: str) -> Report:
+    """The model's metrics by cohort, the others' on all targets, intervals of the first metric."""
+    of_all = [row for row in rows if row.cohort == "all"]
+    report: Report = {model: {}, "baselines": {}, "interval": {}, "difference": {}}
+    for row in rows:
+        if row.model == model:
+            report[model].setdefault(row.cohort, {})[row.metric] = _round(row.interval.value)
+    for row in of_all:
+        if row.model != model:
+            report["baselines"].setdefault(row.model, {})[row.metric] = _round(row.interval.value)
+        if row.metric == metric:
+            report["interval"][row.model] = _interval(row.interval)
+    for other, difference in compared.items():
+        report["difference"][other] = _interval(difference)
+    return report
+
+
+def population(
+    ranked: list[Ranked], groups: dict[str, npt.NDArray[np.bool_]], events: int
+) -> Report:
+    """How many events came in, how many became targets, and who covers how many of them."""
+    targets = len(groups["all"])
+    return {
+        "rows": {"in": events, "out": targets, "first_of_their_user": events - targets},
+        "targets": {cohort: int(members.sum()) for cohort, members in groups.items()},
+        "not_covered": {one.model: int((~one.covered).sum()) for one in ranked},
+    }
+
+
+def choices(windows: Windows, evaluate: Evaluate, *, t_star: int) -> Report:
+    """What was chosen on validation, and the rules; `transition_hours` null is the whole log."""
+    return {
+        "recent_hours": windows.recent_hours,
+        "transition_hours": windows.transition_hours,
+        "validation": {
+            "recent_popularity": _by_hours(windows.recent_values),
+            "transitions": _by_hours(windows.transition_values),
+        },
+        "first_metric": evaluate.first_metric,
+        "seen_filter": evaluate.seen_filter,
+        "t_star": t_star,
+        "protocol": PROTOCOL,
+    }
+
+
+def bars(rows: list[Row], *, metric: str) -> list[Report]:
+    """The first metric of each cohort and model, for `dvc plots`; `bar` names both."""
+    return [
+        {
+            "bar": f"{row.cohort}: {row.model}",
+            "cohort": row.cohort,
+            "model": row.model,
+            "metric": metric,
+            "value": _round(row.interval.value),
+        }
+        for row in rows
+        if row.metric == metric
+    ]
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {name: _round(value) for name, value in asdict(interval).items()}
+
+
+def _by_hours(values: dict[float, float] | dict[float | None, float]) -> dict[str, float]:
+    return {
+        "whole_log" if hours is None else f"{hours:g}h": _round(value)
+        for hours, value in values.items()
+    }
+
+
+def _round(value: float) -> float:
+    """Enough digits for any comparison, few enough to read."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,131 @@
+"""Where things lie in a workspace; dvc.yaml repeats the stages' part, and a test compares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STAGES = (
+    "ingest",
+    "validate",
+    "sessionize",
+    "train_embeddings",
+    "train_rnn",
+    "evaluate",
+    "refit",
+    "export_onnx",
+)
+EDGES = ("gate", "register", "score", "publish")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one workspace. A stage writes `artifacts/<stage>/` and files in `reports/`, nothing
+    else."""
+
+    root: Path = Path()
+
+    def stage(self, name: str) -> Path:
+        """The output folder of a stage."""
+        if name not in STAGES:
+            raise ValueError(f"{name!r} is not one of the stages {STAGES}")
+        return self.root / "artifacts" / name
+
+    def report(self, name: str) -> Path:
+        """The JSON report of a stage: its metrics for `dvc metrics`, and what the flow prints."""
+        return self.root / "reports" / f"{name}.json"
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    def card(self, dataset: str) -> Path:
+        """The dataset card as written by its author."""
+        return self.root / "datasets" / f"{dataset}.yaml"
+
+    @property
+    def resolved_card(self) -> Path:
+        """The card as ingest resolved it: what later stages read."""
+        return self.stage("ingest") / "card.json"
+
+    @property
+    def interactions(self) -> Path:
+        return self.stage("ingest") / "interactions.parquet"
+
+    @property
+    def item_features(self) -> Path:
+        return self.stage("ingest") / "items.parquet"
+
+    @property
+    def user_features(self) -> Path:
+        return self.stage("ingest") / "users.parquet"
+
+    @property
+    def oracle(self) -> Path:
+        """The simulator's truth (a folder); absent for real logs."""
+        return self.stage("ingest") / "oracle"
+
+    @property
+    def valid_interactions(self) -> Path:
+        return self.stage("validate") / "interactions.parquet"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.stage("validate") / "quarantine.parquet"
+
+    @property
+    def events(self) -> Path:
+        """The memory-mapped event columns (a folder)."""
+        return self.stage("sessionize") / "events"
+
+    @property
+    def item_vocabulary(self) -> Path:
+        return self.stage("sessionize") / "items.parquet"
+
+    @property
+    def user_vocabulary(self) -> Path:
+        return self.stage("sessionize") / "users.parquet"
+
+    @property
+    def split(self) -> Path:
+        """The times that cut the log into train, validation and test."""
+        return self.stage("sessionize") / "split.json"
+
+    @property
+    def ranks(self) -> Path:
+        return self.stage("evaluate") / "ranks.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        return self.stage("evaluate") / "metrics.parquet"
+
+    @property
+    def bundle(self) -> Path:
+        """What a scoring machine needs, with its manifest (a folder)."""
+        return self.stage("export_onnx")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training state of an interrupted run; not an output, since DVC deletes outputs before a
+        run."""
+        return self.root / ".checkpoints"
+
+    @property
+    def gate(self) -> Path:
+        """The verdict of the last gate, beside the registry since it is no stage's output."""
+        return self.registry / "gate.json"
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "registry"
+
+    @property
+    def scores(self) -> Path:
+        """Shards of a scoring run that is not yet published."""
+        return self.root / "scores"
+
+    @property
+    def published(self) -> Path:
+        return self.root / "published"
+
+    @property
+    def table(self) -> Path:
+        return self.published / "recommendations.duckdb"

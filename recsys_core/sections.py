@@ -1,0 +1,231 @@
+"""The sections of params.yaml as plain frozen values: what each step may be told, and no default
+for any of it.
+
+They need nothing but the standard library, so that models and training run on a bare machine;
+`config.py` reads and checks the file. A section is named like the step that it is for.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
+
+
+def _positive(section: object, *names: str) -> None:
+    for name in names:
+        if getattr(section, name) <= 0:
+            raise ValueError(f"{name} is {getattr(section, name)}, it must be greater than 0")
+
+
+def _share(section: object, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(section, name) < 1.0:
+            raise ValueError(
+                f"{name} is {getattr(section, name)}, it must be at least 0 and less than 1"
+            )
+
+
+@dataclass(frozen=True)
+class DaysSplit:
+    """The last `days` days are test, the same before them validation."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["days"]
+    days: float
+
+    def __post_init__(self) -> None:
+        _positive(self, "days")
+
+
+@dataclass(frozen=True)
+class QuantileSplit:
+    """The last `share` of the events by time is test, the same share of the rest validation."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["quantile"]
+    share: float
+
+    def __post_init__(self) -> None:
+        _positive(self, "share")
+        _share(self, "share")
+
+
+SplitParams = DaysSplit | QuantileSplit
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """`dataset` names the card `datasets/<dataset>.yaml`; `path` is the folder that holds its
+    files."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    dataset: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Validate:
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    batch_rows: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_rows")
+
+
+@dataclass(frozen=True)
+class Sessionize:
+    """`memory_mb` is what DuckDB may hold before it spills to disk."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    memory_mb: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "memory_mb")
+
+
+@dataclass(frozen=True)
+class TrainEmbeddings:
+    """Stage one. `half_life_days`: an event this old weighs half as much in the loss; null weighs
+    all alike."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    dim: int
+    batch: int
+    negatives: int
+    sampling_power: float
+    learning_rate: float
+    l2: float
+    half_life_days: float | None
+    max_epochs: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "dim", "batch", "negatives", "learning_rate", "max_epochs", "patience")
+        if self.half_life_days is not None:
+            _positive(self, "half_life_days")
+
+
+@dataclass(frozen=True)
+class TrainRnn:
+    """Stage two. `t_star` and `window` (K) count events; `item_pull` is the L2 pull of item vectors
+    to stage one."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    t_star: int
+    window: int
+    hidden: int
+    time_dim: int
+    dropout: float
+    gamma: float
+    finetune_items: bool
+    item_pull: float
+    batch: int
+    negatives: int
+    sampling_power: float
+    learning_rate_inactive: float
+    learning_rate_active: float
+    learning_rate_items: float
+    grad_clip: float
+    half_life_days: float | None
+    max_epochs: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "t_star", "window", "hidden", "time_dim", "batch", "negatives", "grad_clip")
+        _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
+        _positive(self, "max_epochs", "patience")
+        _share(self, "dropout")
+        if self.half_life_days is not None:
+            _positive(self, "half_life_days")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """`first_metric` decides; `recent_hours` are the windows that recent popularity may choose from
+    on validation."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    first_metric: str
+    cutoffs: tuple[int, ...]
+    seen_filter: bool
+    recent_hours: tuple[float, ...]
+    bootstrap_draws: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "bootstrap_draws", "batch")
+        name, _, cutoff = self.first_metric.partition("@")
+        if (
+            name not in ("recall", "mrr", "ndcg")
+            or not cutoff.isdigit()
+            or int(cutoff) not in self.cutoffs
+        ):
+            raise ValueError(
+                f"first_metric is {self.first_metric!r}, it must be recall@k, mrr@k or ndcg@k "
+                f"with k one of {self.cutoffs}"
+            )
+        if not self.recent_hours or min(self.recent_hours) <= 0 or min(self.cutoffs) <= 0:
+            raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
+
+
+@dataclass(frozen=True)
+class Refit:
+    """`scratch` trains the evaluated configuration again, to the end of the log; `none` keeps the
+    evaluated model."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["none", "scratch"]
+
+
+@dataclass(frozen=True)
+class ExportOnnx:
+    """`k` is the largest number of items that the exported graph can return for a user."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    k: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "k")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The candidate must not be worse than `floor` by more than `margin` on the first metric, on at
+    least `min_targets`."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    floor: Literal["popularity", "recent_popularity"]
+    margin: float
+    min_targets: int
+
+
+@dataclass(frozen=True)
+class Register:
+    """How many versions the registry keeps, the champion always among them."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    keep_versions: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "keep_versions")
+
+
+@dataclass(frozen=True)
+class Score:
+    """`seen_filter` leaves out every item of the user's history."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    k: int
+    seen_filter: bool
+    shard_users: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "k", "shard_users")
+
+
+@dataclass(frozen=True)
+class Publish:
+    """How many runs the table keeps besides the current one."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    keep_runs: int

@@ -1,0 +1,145 @@
+"""What a scoring machine needs, in one folder, each file with its SHA-256 in the manifest.
+
+two_time_scale.onnx   popularity.onnx   same inputs and outputs, so that one engine runs either
+fold_in.safetensors                     stage one's side: turns a history into a user vector
+items.parquet                           the model's vocabulary: the first n_items of the log's
+model.json                              sizes, k, as_of
+
+inputs    items        (B, T) int64         user_vector  (B, D) float32
+          gap_seconds  (B, T) float32       active       (B,) bool
+          length       (B,) int64           seen_rows    (S,) int64     an item seen_items[s] is
+                                            seen_items   (S,) int64     left out of row seen_rows[s]
+outputs   top_items    (B, k) int64         best first
+          top_scores   (B, k) float32       -inf where nothing is left
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from recsys_core.artifacts import (
+    MANIFEST,
+    read_json,
+    read_tensors,
+    sha256,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    write_tensors,
+)
+from recsys_core.columns import ITEM_IDX
+from recsys_core.data.vocabulary import Vocabulary
+from recsys_core.errors import ContractError
+from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.requests import InputSpec
+from recsys_core.tables import ITEM_VOCABULARY, read_table, write_table
+
+Graph = Literal["two_time_scale", "popularity"]
+GRAPHS: tuple[Graph, ...] = ("two_time_scale", "popularity")
+
+INPUTS = ("items", "gap_seconds", "length", "user_vector", "active", "seen_rows", "seen_items")
+OUTPUTS = ("top_items", "top_scores")
+
+FORMAT = 1
+"""The version of the folder's layout and of the graphs' inputs and outputs."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are those of its manifest."""
+
+    folder: Path
+    sha256: str
+    """The SHA-256 of the manifest: it names the bundle, whatever folder it lies in."""
+    spec: InputSpec
+    fold_in: FoldIn
+    items: Vocabulary
+    k: int
+    as_of: int
+
+    def graph(self, graph: Graph) -> Path:
+        """The file of a graph."""
+        return self.folder / f"{graph}.onnx"
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    config: Mapping[str, int | float],
+    fold_in: FoldIn,
+    items: pa.Table,
+    k: int,
+    as_of: int,
+    popularity_hours: float,
+) -> str:
+    """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
+
+    `config` is the model's, `items` its vocabulary table, `as_of` the time of the latest event that
+    it has seen, `popularity_hours` the window of the popularity graph.
+    """
+    write_tensors(
+        folder / "fold_in.safetensors",
+        {
+            "items": fold_in.items,
+            "mean": fold_in.mean,
+            "basis": fold_in.basis,
+            "variance": fold_in.variance,
+        },
+    )
+    write_table(folder / "items.parquet", items, ITEM_VOCABULARY, key=(ITEM_IDX,))
+    model = {
+        "config": dict(config),
+        "k": k,
+        "as_of": as_of,
+        "popularity_hours": popularity_hours,
+    }
+    write_json(folder / "model.json", model)
+    return write_manifest(folder, {"format": FORMAT, "as_of": as_of})
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in a folder, once every file of it has been compared with the manifest.
+
+    Raises `ContractError` where a file is missing, changed or added, or the format is another.
+    """
+    manifest = verify_manifest(folder)
+    if manifest["format"] != FORMAT:
+        raise ContractError(
+            f"{folder}: bundle format {manifest['format']}, this version reads {FORMAT}; "
+            "export it again with this version of twotempo"
+        )
+    model = read_json(folder / "model.json")
+    config, arrays = model["config"], read_tensors(folder / "fold_in.safetensors")
+    spec = InputSpec(
+        n_items=config["n_items"],
+        dim=config["dim"],
+        t_star=config["t_star"],
+        window=config["window"],
+    )
+    fold_in = FoldIn(
+        items=arrays["items"],
+        mean=arrays["mean"],
+        basis=arrays["basis"],
+        variance=arrays["variance"],
+        l2=config["fold_in_l2"],
+        limit=config["fold_in_limit"],
+    )
+    items = Vocabulary.from_table(read_table(folder / "items.parquet", ITEM_VOCABULARY))
+    if len(items) != spec.n_items or fold_in.items.shape != (spec.n_items + 1, spec.dim):
+        raise ContractError(
+            f"{folder}: the model has {spec.n_items} items of {spec.dim} dimensions, its "
+            f"vocabulary {len(items)} and "
+            f"its fold-in {fold_in.items.shape[0] - 1} of {fold_in.items.shape[1]}; export it again"
+        )
+    return Bundle(
+        folder=folder,
+        sha256=sha256(folder / MANIFEST),
+        spec=spec,
+        fold_in=fold_in,
+        items=items,
+        k=model["k"],
+        as_of=model["as_of"],
+    )

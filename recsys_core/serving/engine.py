@@ -1,0 +1,162 @@
+"""Scores users with a bundle's graph in ONNX Runtime.
+
+Histories become inputs by the same `make_requests` that training's validation and evaluation use.
+Nothing here needs torch. The (B, V + 1) matrix of scores is the memory, so large vocabularies get
+smaller batches.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from recsys_core.data.events import Events
+from recsys_core.errors import ModelError
+from recsys_core.models.requests import make_requests
+from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+"""In the order of preference."""
+
+SCORE_CELLS = 2**25
+"""Scores of one batch: 128 MiB, which the graph holds about three times."""
+
+MAX_BATCH = 4096
+
+FATAL, WARNING = 4, 2
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """The best items of N users; item 0 with the score -inf where fewer than k were left."""
+
+    items: Int64  # (N, k)
+    scores: Float32  # (N, k)
+
+
+class ScoringEngine:
+    """One graph of a bundle, ready to score.
+
+    `provider` says where it really runs: ONNX Runtime falls back to the CPU without an error.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, graph: Graph, threads: int, providers: tuple[str, ...] = PROVIDERS
+    ) -> None:
+        self.bundle = bundle
+        self._session = open_session(
+            bundle.graph(graph).read_bytes(), threads=threads, providers=providers
+        )
+        self.provider: str = self._session.get_providers()[0]
+        found = tuple(port.name for port in self._session.get_inputs())
+        if found != INPUTS:
+            raise ModelError(
+                f"{bundle.graph(graph)}: inputs {found}, this version feeds {INPUTS}; export "
+                "it again"
+            )
+        logger.info("engine graph=%s provider=%s threads=%d", graph, self.provider, threads)
+
+    @property
+    def max_batch(self) -> int:
+        """The largest number of users at once that the memory of scores allows."""
+        return max(1, min(MAX_BATCH, SCORE_CELLS // (self.bundle.spec.n_items + 1)))
+
+    def top_items(
+        self, known: Events, user_idx: Int64, *, k: int, seen_filter: bool, batch: int = MAX_BATCH
+    ) -> TopItems:
+        """The k best items of each user after all their events in `known`. (N,) to (N, k)
+
+        `known` holds events of known items only (`requests.known_events`); a user without any is
+        scored from the prior. `seen_filter` leaves out every item of the user's history. Items of
+        equal score come in the order of their idx. Raises `ModelError` where k is more than the
+        graph gives, or a score is NaN.
+        """
+        n_items = self.bundle.spec.n_items
+        if k > self.bundle.k and self.bundle.k < n_items:
+            raise ModelError(
+                f"top {k} was asked for, but the graph gives {self.bundle.k}; "
+                "lower score.k, or raise export_onnx.k and export again"
+            )
+        history = known.offsets[user_idx + 1] - known.offsets[user_idx]  # (N,)
+        top = TopItems(
+            items=np.zeros((len(user_idx), k), dtype=np.int64),
+            scores=np.full((len(user_idx), k), -np.inf, dtype=np.float32),
+        )
+        width = min(k, self.bundle.k)
+        spec = self.bundle.spec
+        # users of like length together, so that a batch pads little
+        order = np.argsort(history - spec.window_start(history), kind="stable")
+        size = min(batch, self.max_batch)
+        for first in range(0, len(order), size):
+            rows = order[first : first + size]
+            requests = make_requests(
+                spec, self.bundle.fold_in, known, user_idx=user_idx[rows], history=history[rows]
+            )
+            pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
+            items, scores = self.run({**requests.inputs(), **pairs})  # (B, bundle k) twice
+            top.items[rows, :width] = np.where(scores == -np.inf, 0, items)[:, :width]
+            top.scores[rows, :width] = scores[:, :width]
+        return top
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32]:
+        """The graph's outputs for one batch, NaN refused."""
+        items, scores = self._session.run(list(OUTPUTS), dict(inputs))
+        bad = int(np.count_nonzero(np.isnan(scores).any(axis=1)))
+        if bad:
+            raise ModelError(
+                f"{bad} of {len(scores)} users have NaN scores; the model has diverged: "
+                "roll back to an earlier version, or train it again with a smaller learning rate"
+            )
+        return items, scores
+
+
+def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:
+    """Every event of each user as a pair of the user's row and the item, repeats too. (S,)"""
+    first, last = known.offsets[user_idx], known.offsets[user_idx + 1]
+    length = last - first  # (B,)
+    rows = np.repeat(np.arange(len(user_idx), dtype=np.int64), length)  # (S,)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
+    items = known.item_idx[np.repeat(first, length) + within].astype(np.int64)
+    return {"seen_rows": rows, "seen_items": items}
+
+
+def no_pairs() -> dict[str, Int64]:
+    """Nothing to leave out. (0,)"""
+    return {"seen_rows": np.zeros(0, dtype=np.int64), "seen_items": np.zeros(0, dtype=np.int64)}
+
+
+def open_session(
+    graph: bytes, *, threads: int, providers: tuple[str, ...]
+) -> onnxruntime.InferenceSession:
+    """A session on the first of `providers` that loads; the same inputs give the same outputs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.use_deterministic_compute = True
+    wanted = [name for name in providers if name in onnxruntime.get_available_providers()]
+    # a build for CUDA lists it on every machine and complains at length where it does not load;
+    # which provider runs is said by the caller
+    onnxruntime.set_default_logger_severity(FATAL)
+    try:
+        if "CUDAExecutionProvider" in wanted:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                onnxruntime.preload_dlls()
+            logger.debug("engine preload_dlls=%r", said.getvalue())
+        return onnxruntime.InferenceSession(graph, options, providers=_with_options(wanted))
+    finally:
+        onnxruntime.set_default_logger_severity(WARNING)
+
+
+def _with_options(providers: list[str]) -> list[tuple[str, dict[str, str]]]:
+    # TF32 keeps 10 bits of the mantissa: scores would no longer be those that the gate has seen
+    options = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    return [(name, options.get(name, {})) for name in providers]

@@ -1,0 +1,264 @@
+"""A model and its top-k as one ONNX graph: history in, the best items out.
+
+The graphs hold weights and nothing of where they were made: the same model gives the same bytes in
+any folder. The second export in one process fails (torch 2.13, a GRU with a dynamic T), so each has
+a process of its own.
+"""
+
+import logging
+import multiprocessing
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from recsys_core.artifacts import atomic_path
+from recsys_core.errors import ModelError
+from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.serving.bundle import INPUTS, OUTPUTS, Graph
+
+OPSET = 20
+PROTOBUF_LIMIT = 2**31 - 1
+
+# the names of the dimensions of each input and output; D and k are numbers
+DIMENSIONS: dict[str, tuple[str | None, ...]] = {
+    "items": ("B", "T"),
+    "gap_seconds": ("B", "T"),
+    "length": ("B",),
+    "user_vector": ("B", None),
+    "active": ("B",),
+    "seen_rows": ("S",),
+    "seen_items": ("S",),
+    "top_items": ("B", None),
+    "top_scores": ("B", None),
+}
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+class TwoTimeScaleTop(nn.Module):
+    """The two-time-scale model with its top k."""
+
+    bias: Tensor
+
+    def __init__(self, model: TwoTimeScale, k: int) -> None:
+        super().__init__()
+        self.model = model
+        self.k = k
+        bias = model.item_bias.detach().clone()
+        bias[0] = -torch.inf  # PAD is no candidate
+        self.register_buffer("bias", bias)
+
+    def forward(
+        self,
+        items: Tensor,
+        gap_seconds: Tensor,
+        length: Tensor,
+        user_vector: Tensor,
+        active: Tensor,
+        seen_rows: Tensor,
+        seen_items: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs of the graph to its outputs."""
+        vectors = self.model(items, gap_seconds, length, user_vector, active)  # (B, D)
+        # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
+        # beside it
+        scores = nn.functional.linear(vectors, self.model.item_vectors, self.bias)  # (B, V + 1)
+        return best_items(scores, seen_rows, seen_items, k=self.k)
+
+
+class PopularityTop(nn.Module):
+    """One ranking for everybody, less what each has seen."""
+
+    score: Tensor
+
+    def __init__(self, score: Tensor, k: int) -> None:
+        super().__init__()
+        self.k = k
+        self.register_buffer("score", score)  # (V + 1,)
+
+    def forward(
+        self,
+        items: Tensor,  # noqa: ARG002 (the inputs of every graph are the same)
+        gap_seconds: Tensor,  # noqa: ARG002
+        length: Tensor,
+        user_vector: Tensor,  # noqa: ARG002
+        active: Tensor,  # noqa: ARG002
+        seen_rows: Tensor,
+        seen_items: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs of the graph to its outputs; of the history only the number of rows is read."""
+        scores = self.score.unsqueeze(0).expand(length.shape[0], -1)  # (B, V + 1)
+        return best_items(scores, seen_rows, seen_items, k=self.k)
+
+
+def best_items(
+    scores: Tensor, seen_rows: Tensor, seen_items: Tensor, *, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k best items of each row and their scores, seen pairs left out.
+
+    (B, V + 1), (S,), (S,) to (B, k) twice. Of equal scores the graph takes the lower idx first.
+    """
+    left = scores.index_put((seen_rows, seen_items), torch.tensor(-torch.inf))  # (B, V + 1)
+    values, items = torch.topk(left, k)  # (B, k)
+    return items, values
+
+
+def export_graphs(
+    folder: Path,
+    *,
+    config: Mapping[str, int | float],
+    weights: Arrays,
+    popularity: npt.NDArray[np.float32],
+    k: int,
+) -> None:
+    """Write `two_time_scale.onnx` and `popularity.onnx` into `folder`, in two processes.
+
+    `config` and `weights` are `TwoTimeScale.to_json` and `to_arrays`; `popularity` (V + 1,) scores
+    all items, PAD -inf. Raises `ModelError` where a weight is not finite, or k is more than the
+    items.
+    """
+    n_items, dim = int(config["n_items"]), int(config["dim"])
+    if not 1 <= k <= n_items:
+        raise ModelError(
+            f"cannot export a top {k} of {n_items} items; k must be from 1 to {n_items}"
+        )
+    _check_finite({**weights, "popularity": popularity[1:]})
+    if popularity.shape != (n_items + 1,) or popularity[0] != -np.inf:
+        raise ModelError(
+            f"popularity has shape {popularity.shape} and {popularity[0]} for PAD; the graph "
+            f"needs {n_items + 1} scores, PAD -inf"
+        )
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(
+            max_workers=2, mp_context=spawn, max_tasks_per_child=1
+        ) as processes:
+            jobs = [
+                processes.submit(_export_two_time_scale, folder, dict(config), dict(weights), k),
+                processes.submit(_export_popularity, folder, popularity, dim, k),
+            ]
+            for job in jobs:
+                job.result()
+    except BrokenProcessPool as error:
+        raise ModelError(
+            "an export process was killed, most likely for want of memory; free some and "
+            "export again"
+        ) from error
+
+
+def _check_finite(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            raise ModelError(
+                f"{bad} of {array.size} numbers in {name} are NaN or infinite; "
+                "the model has diverged: train it again with a smaller learning rate"
+            )
+
+
+def _export_two_time_scale(
+    folder: Path, config: dict[str, int | float], weights: Arrays, k: int
+) -> None:
+    model = TwoTimeScale.from_arrays(config, weights)
+    _export(TwoTimeScaleTop(model, k), folder, "two_time_scale", dim=model.config.dim, k=k)
+
+
+def _export_popularity(folder: Path, score: npt.NDArray[np.float32], dim: int, k: int) -> None:
+    _export(PopularityTop(torch.from_numpy(score.copy()), k), folder, "popularity", dim=dim, k=k)
+
+
+def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) -> None:
+    """Write one graph. It must be this process's first."""
+    dynamic = tuple(
+        {axis: Dim.DYNAMIC for axis, letter in enumerate(DIMENSIONS[name]) if letter}
+        for name in INPUTS
+    )
+    # exporter and registry talk of optional packages and of torch's own deprecations: nothing to
+    # act on
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        program = torch.onnx.export(
+            module.eval(),
+            _example(dim),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    model = program.model_proto
+    _check_shapes(model, k=k, dim=dim)
+    _strip(model)
+    if model.ByteSize() > PROTOBUF_LIMIT:
+        raise ModelError(
+            f"{graph}: the graph has {model.ByteSize()} bytes, one ONNX file holds "
+            f"{PROTOBUF_LIMIT}; "
+            "use a smaller train_embeddings.dim"
+        )
+    onnx.checker.check_model(model)
+    with atomic_path(folder / f"{graph}.onnx") as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _example(dim: int) -> tuple[Tensor, ...]:
+    """Inputs to trace with: all sizes differ, none is 1: the tracer takes that as a constant."""
+    return (
+        torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]),
+        torch.tensor([[-1.0, 9.0, 0.0, 0.0], [-1.0, 1.0, 60.0, 3600.0], [0.0, 0.0, 0.0, 0.0]]),
+        torch.tensor([2, 4, 0]),
+        torch.ones(3, dim),
+        torch.tensor([False, True, False]),
+        torch.tensor([0, 0, 1, 1, 1]),
+        torch.tensor([1, 1, 1, 1, 1]),
+    )
+
+
+def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
+    """Name the dynamic dimensions; `ModelError` where the exporter has baked a number into one."""
+    ports = [*model.graph.input, *model.graph.output]
+    names = tuple(port.name for port in ports)
+    if names != (*INPUTS, *OUTPUTS):
+        raise ModelError(
+            f"the exported graph has inputs and outputs {names}, it needs {(*INPUTS, *OUTPUTS)}"
+        )
+    for port in ports:
+        sizes = port.type.tensor_type.shape.dim
+        letters = DIMENSIONS[port.name]
+        fixed = k if port.name in OUTPUTS else dim
+        for axis, (size, letter) in enumerate(zip(sizes, letters, strict=True)):
+            if letter is None and size.dim_value != fixed:
+                raise ModelError(
+                    f"{port.name}: dimension {axis} was exported as {size}, it must be {fixed}"
+                )
+            if letter is not None and not size.dim_param:
+                raise ModelError(
+                    f"{port.name}: dimension {axis} was baked in as {size.dim_value}, it must "
+                    f"be free ({letter})"
+                )
+            if letter is not None:
+                size.dim_param = letter
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what tells of the place of export: stack traces with paths, the build of torch."""
+    model.producer_version = model.producer_version.partition("+")[0]
+    del model.graph.value_info[:]
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]

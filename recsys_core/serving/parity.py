@@ -1,0 +1,144 @@
+"""Whether an exported graph says what its model says: by value, for every length it reads."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys_core.errors import ModelError
+from recsys_core.models.requests import InputSpec
+from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.serving.engine import open_session
+
+Inputs = dict[str, npt.NDArray[np.generic]]
+Float32 = npt.NDArray[np.float32]
+
+TOLERANCE = 1e-4
+"""Relative to the largest score of a row, at least 1."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was compared, and the largest difference of two scores."""
+
+    batches: int
+    rows: int
+    max_difference: float
+
+
+def two_time_scale_scores(model: TwoTimeScale) -> Callable[[Inputs], Float32]:
+    """Scores of all items by the model itself, in torch. (B, V + 1)"""
+
+    @torch.inference_mode()
+    def scores(inputs: Inputs) -> Float32:
+        names = ("items", "gap_seconds", "length", "user_vector", "active")
+        vectors = model(**{name: torch.from_numpy(inputs[name]) for name in names})
+        values: Float32 = model.scores(vectors).numpy()
+        return values
+
+    return scores
+
+
+def popularity_scores(score: Float32) -> Callable[[Inputs], Float32]:
+    """The same scores for every row. (B, V + 1)"""
+    return lambda inputs: np.tile(score, (len(inputs["length"]), 1))
+
+
+def check_parity(
+    graph: Path,
+    reference: Callable[[Inputs], Float32],
+    spec: InputSpec,
+    *,
+    k: int,
+    rng: np.random.Generator,
+) -> Parity:
+    """Compare a graph on the CPU with the model that it was exported from.
+
+    Inputs: every length from 0 to the longest in one batch, and one by one the shortest and
+    longest; users active and inactive; nothing seen, some seen, all but a few seen. Raises
+    `ModelError` at the first difference.
+    """
+    session = open_session(graph.read_bytes(), threads=1, providers=("CPUExecutionProvider",))
+    batches = rows = 0
+    worst = 0.0
+    for inputs in example_inputs(spec, rng=rng):
+        items, scores = session.run(["top_items", "top_scores"], inputs)
+        expected = reference(inputs)  # (B, V + 1)
+        expected[inputs["seen_rows"], inputs["seen_items"]] = -np.inf
+        difference = compare_top(items, scores, expected, k=k, name=graph.name)
+        worst, batches, rows = max(worst, difference), batches + 1, rows + len(items)
+    return Parity(batches=batches, rows=rows, max_difference=worst)
+
+
+def compare_top(
+    items: npt.NDArray[np.int64], scores: Float32, expected: Float32, *, k: int, name: str
+) -> float:
+    """The largest difference of a top k found, (B, k) twice, from scores of all items (B, V + 1).
+
+    Items may differ from the exact top k only where their expected scores are equal within the
+    tolerance.
+    """
+    if items.shape != (len(expected), k) or scores.shape != items.shape:
+        raise ModelError(
+            f"{name}: outputs of shape {items.shape} and {scores.shape}, expected "
+            f"{(len(expected), k)}"
+        )
+    best = -np.sort(-expected, axis=1)[:, :k]  # (B, k)
+    theirs = np.take_along_axis(expected, items, axis=1)  # (B, k)
+    scale = np.maximum(
+        1.0, np.abs(np.where(np.isfinite(best), best, 0.0)).max(axis=1, keepdims=True)
+    )
+    worst = 0.0
+    for what, found in (("score", scores), ("item", theirs)):
+        if np.any(np.isneginf(found) != np.isneginf(best)) or np.isnan(found).any():
+            raise ModelError(
+                f"{name}: a top {what} is missing or NaN where the model has one; do not use "
+                "this export"
+            )
+        finite = np.isfinite(best)
+        gap = np.abs(np.where(finite, found, 0.0) - np.where(finite, best, 0.0))
+        if np.any(gap > TOLERANCE * scale):
+            raise ModelError(
+                f"{name}: a top {what} differs from the model's by {gap.max():.3g}, allowed "
+                f"is {TOLERANCE:g} of the "
+                "largest score; do not use this export"
+            )
+        worst = max(worst, float(gap.max(initial=0.0)))
+    ordered = np.sort(items, axis=1)
+    if np.any(ordered[:, 1:] == ordered[:, :-1]):
+        raise ModelError(f"{name}: an item comes twice in one top {k}; do not use this export")
+    return worst
+
+
+def example_inputs(spec: InputSpec, *, rng: np.random.Generator) -> Iterator[Inputs]:
+    """Batches of random inputs, as `check_parity` says."""
+    every = np.arange(spec.max_length + 1)
+    for length in (every, rng.permutation(every), every[:1], every[1:2], every[-1:]):
+        for share in (0.0, 0.3, 1.0):
+            yield _random_inputs(spec, length, seen_share=share, rng=rng)
+
+
+def _random_inputs(
+    spec: InputSpec, length: npt.NDArray[np.int64], *, seen_share: float, rng: np.random.Generator
+) -> Inputs:
+    rows, width = len(length), max(1, int(length.max()))
+    valid = np.arange(width) < length[:, None]  # (B, T)
+    # edges of the model's gap buckets among them, where a comparison must fall on the same side
+    gaps = np.concatenate([[-1.0], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
+    seen = rng.random((rows, spec.n_items)) < seen_share  # (B, V)
+    seen[:, rng.integers(spec.n_items)] = False
+    seen_rows, seen_columns = np.nonzero(seen)
+    active = rng.random(rows) < 0.5
+    vector = rng.standard_normal((rows, spec.dim)) * active[:, None]
+    return {
+        "items": np.where(valid, rng.integers(1, spec.n_items + 1, valid.shape), 0),
+        "gap_seconds": np.where(valid, rng.choice(gaps, valid.shape), 0.0).astype(np.float32),
+        "length": length,
+        "user_vector": vector.astype(np.float32),
+        "active": active,
+        "seen_rows": seen_rows,
+        "seen_items": seen_columns + 1,
+    }

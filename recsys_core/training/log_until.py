@@ -1,0 +1,56 @@
+"""The part of the log that a fit may see: everything before a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_core.data.events import Events
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class LogUntil:
+    """Events earlier than `until`; a user's are the first `counts[user_idx]` of their rows."""
+
+    events: Events
+    until: int
+    n_items: int
+    """Items that appeared before `until`: exactly those have idx <= n_items."""
+
+    @property
+    def counts(self) -> Int64:
+        """Events of each user. (U + 1,)"""
+        return self.events.counts_before(self.until)
+
+    @property
+    def rows(self) -> Int64:
+        """Row numbers of the events."""
+        return np.flatnonzero(self.events.timestamp < self.until)
+
+    def weights(self, half_life_days: float | None) -> Float32:
+        """Weight of every event in the loss, mean 1 over the events before `until`. (N,)
+
+        An event `half_life_days` older than another weighs half as much: what people want now
+        is closer to what they wanted yesterday than a month ago.
+        """
+        if half_life_days is None:
+            return np.ones(len(self.events), dtype=np.float32)
+        age = (self.until - self.events.timestamp) / MICROSECONDS_PER_DAY
+        # events after `until` are never trained on; without the clip their weight could overflow
+        weight = np.exp2(-np.maximum(age, 0.0) / half_life_days)
+        return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
+
+    def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:
+        """Weighted number of events of each item, at least a thousandth for every known one. (V +
+        1,)"""
+        rows = self.rows
+        frequency = np.bincount(
+            self.events.item_idx[rows], weights=weights[rows], minlength=self.n_items + 1
+        )
+        frequency[1:] = np.maximum(frequency[1:], 1e-3)
+        return frequency.astype(np.float64)

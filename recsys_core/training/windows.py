@@ -1,0 +1,87 @@
+"""Which slices of users' histories train which network.
+
+inactive   the first t* events of every user, active ones included: all of them are targets
+
+active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks of K / 2
+at a phase
+           drawn anew each epoch, and each block is read from K / 2 events before it (not before t*
+           // 2)
+
+           events       0 . . . s . . . b . . . e
+                                [ read  ][block ]
+           fold-in      [ < s  ]
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One row a window, positions within the user's history: read from `start`, predict
+    `first_target` to `stop` (exclusive)."""
+
+    user_idx: Int64  # (W,)
+    start: Int64  # (W,)
+    first_target: Int64  # (W,)
+    stop: Int64  # (W,)
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    def take(self, rows: Int64) -> "Windows":
+        """Some of the windows."""
+        return Windows(
+            self.user_idx[rows], self.start[rows], self.first_target[rows], self.stop[rows]
+        )
+
+    @property
+    def length(self) -> Int64:
+        """States per window: one before each event from `start` to `stop`. (W,)"""
+        return self.stop - self.start
+
+
+def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
+    """The first t* events of each user; `counts` (U + 1,) is how many training events a user
+    has."""
+    user_idx = np.flatnonzero(counts).astype(np.int64)
+    zero = np.zeros(len(user_idx), dtype=np.int64)
+    return Windows(user_idx, zero, zero, np.minimum(counts[user_idx], t_star))
+
+
+def active_windows(counts: Int64, *, t_star: int, window: int, rng: np.random.Generator) -> Windows:
+    """Blocks of targets from the t*-th on, with a random phase for each user."""
+    users = np.flatnonzero(counts > t_star).astype(np.int64)
+    block = max(1, window // 2)
+    phase = rng.integers(1, block + 1, size=len(users))
+    beyond = np.maximum(counts[users] - t_star - phase, 0)
+    blocks = 1 + -(-beyond // block)
+    user = np.repeat(users, blocks)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
+    first_stop = t_star + np.repeat(phase, blocks)
+    stop = np.minimum(first_stop + number * block, counts[user])
+    first_target = np.where(number == 0, t_star, first_stop + (number - 1) * block)
+    start = np.maximum(first_target - (window - block), t_star // 2)
+    return Windows(user, start, first_target, stop)
+
+
+def bucket_by_length(windows: Windows, *, budget: int, rng: np.random.Generator) -> list[Windows]:
+    """Batches of windows of similar length, at most about `budget` padded states each, in random
+    order."""
+    order = rng.permutation(len(windows))
+    order = order[np.argsort(windows.length[order], kind="stable")]
+    lengths = windows.length[order]
+    batches, begin = [], 0
+    while begin < len(order):
+        # lengths rise, so the last row that fits is found by what it would pad the batch to
+        size = np.searchsorted(
+            np.arange(1, len(order) - begin + 1) * lengths[begin:], budget, "right"
+        )
+        end = begin + max(1, int(size))
+        batches.append(windows.take(order[begin:end]))
+        begin = end
+    return [batches[index] for index in rng.permutation(len(batches))]

@@ -1,0 +1,152 @@
+"""Scores every user with the champion, shard by shard; a stopped run goes on where it stopped."""
+
+import hashlib
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from recsys_core.artifacts import read_json, sha256
+from recsys_core.data.events import Events
+from recsys_core.data.splits import Split
+from recsys_core.data.vocabulary import Vocabulary
+from recsys_core.errors import ContractError, DataError
+from recsys_core.layout import Layout
+from recsys_core.models.requests import known_events
+from recsys_core.sections import Score
+from recsys_core.serving.bundle import Bundle, read_bundle
+from recsys_core.serving.engine import ScoringEngine
+from recsys_core.serving.registry import champion
+from recsys_core.serving.shards import RunFacts, RunFolder, recommendation_rows
+from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
+from tasks.step import main
+
+logger = logging.getLogger(__name__)
+
+
+def run(*, layout: Layout, score: Score) -> None:
+    """Write the scores of all users with an event as one run, which publishing then finds whole."""
+    now = champion(layout.registry)
+    if now is None:
+        raise ContractError(f"{layout.registry} has no champion; run the register edge first")
+    bundle = read_bundle(now.bundle)
+    events = read_events(layout.events)
+    users = Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY))
+    check_vocabulary(bundle, layout.item_vocabulary)
+    user_idx = users_to_score(events, users)
+    facts = RunFacts(
+        model_version=now.version,
+        graph=now.graph,
+        as_of=Split(**read_json(layout.split)).as_of,
+        k=score.k,
+        seen_filter=score.seen_filter,
+        shard_users=score.shard_users,
+        users=len(user_idx),
+        log=log_digest(layout),
+    )
+    folder = RunFolder(layout.scores, facts)
+    missing = folder.missing()
+    logger.info(
+        "event=score model_version=%s graph=%s as_of=%s users=%d shards=%d already_whole=%d",
+        now.version,
+        now.graph,
+        facts.as_of,
+        facts.users,
+        facts.n_shards,
+        facts.n_shards - len(missing),
+    )
+    if missing:
+        engine = ScoringEngine(bundle, graph=now.graph, threads=threads())
+        score_shards(engine, folder, events=events, users=users, user_idx=user_idx)
+    whole = folder.finish()
+    logger.info(
+        "event=scored users=%d rows=%d shortfall=%d", facts.users, whole.rows, whole.shortfall
+    )
+
+
+def score_shards(
+    engine: ScoringEngine,
+    folder: RunFolder,
+    *,
+    events: Events,
+    users: Vocabulary,
+    user_idx: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> None:
+    """Score the shards that are missing; `user_idx` is in the order of the users' ids."""
+    facts = folder.facts
+    known = known_events(events, engine.bundle.spec.n_items)
+    nothing_known = int(np.count_nonzero(np.diff(known.offsets)[user_idx] == 0))
+    logger.info(
+        "event=histories provider=%s events=%d unknown_item_events_left_out=%d "
+        "users_without_known_events=%d",
+        engine.provider,
+        len(events),
+        len(events) - len(known),
+        nothing_known,
+    )
+    started, done = time.perf_counter(), 0
+    for number in folder.missing():
+        rows = user_idx[number * facts.shard_users : (number + 1) * facts.shard_users]
+        top = engine.top_items(known, rows, k=facts.k, seen_filter=facts.seen_filter)
+        table, shortfall = recommendation_rows(
+            top, user_ids=users.to_ids(rows), items=engine.bundle.items
+        )
+        folder.write(number, table, users=len(rows), shortfall=shortfall)
+        done += len(rows)
+        logger.info(
+            "event=shard shard=%d/%d users=%d rows=%d shortfall=%d users_per_second=%.0f",
+            number + 1,
+            facts.n_shards,
+            len(rows),
+            table.num_rows,
+            shortfall,
+            done / (time.perf_counter() - started),
+        )
+
+
+def users_to_score(events: Events, users: Vocabulary) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The idx of every user with an event, in the order of their ids (as bytes). (U,)"""
+    user_idx = np.flatnonzero(np.diff(events.offsets))
+    if len(user_idx) == 0:
+        raise DataError(
+            "no user has an event: there is nobody to score; look at the reports of validate "
+            "and sessionize"
+        )
+    order = pc.sort_indices(users.to_ids(user_idx)).to_numpy()
+    ordered: np.ndarray[tuple[int], np.dtype[np.int64]] = user_idx[order]
+    return ordered
+
+
+def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:
+    """Raise `ContractError` unless the champion's items are the first of the log's."""
+    items = Vocabulary.from_table(read_table(item_vocabulary, ITEM_VOCABULARY))
+    known = len(bundle.items)
+    if not items.ids.slice(0, known).equals(bundle.items.ids):
+        raise ContractError(
+            f"{item_vocabulary}: its first {known} items are not those of champion "
+            f"{bundle.folder.parent.name}: the log was "
+            "rewritten since; train, export and register again, or use a workspace of its "
+            "own for another log"
+        )
+
+
+def log_digest(layout: Layout) -> str:
+    """A SHA-256 of who has which events when; a late row changes it, though not `as_of`."""
+    names = ("offsets", "item_idx", "timestamp")
+    files = [layout.user_vocabulary, *(layout.events / f"{name}.npy" for name in names)]
+    return hashlib.sha256("/".join(sha256(file) for file in files).encode()).hexdigest()
+
+
+def threads() -> int:
+    """The CPUs that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main(run)

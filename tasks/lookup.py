@@ -1,0 +1,161 @@
+"""Looks up one user in a workspace: what they did, and what the table recommends to them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys_core.artifacts import read_json
+from recsys_core.columns import ITEM_ID
+from recsys_core.data.vocabulary import Vocabulary
+from recsys_core.errors import DataError, PublishError
+from recsys_core.layout import Layout
+from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
+
+TITLE = "title"
+ENOUGH_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class PastEvent:
+    """One event of a user's history; `title` is the item's id where the log has no titles."""
+
+    time: datetime
+    event_type: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One row of the published table; `title` is the item's id where the log has no titles."""
+
+    rank: int
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """What the current run of the table holds."""
+
+    path: Path
+    rows: int
+    users: int
+    model_version: str
+    as_of: str
+
+
+def published_table(layout: Layout) -> PublishedTable:
+    """The size, model and date of the current recommendations."""
+    rows = _query(
+        layout,
+        "SELECT count(*), count(DISTINCT user_id), any_value(model_version), "
+        "CAST(any_value(as_of) AS VARCHAR) FROM recommendations",
+    )
+    count, users, model_version, as_of = rows[0]
+    if count == 0:
+        raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
+    return PublishedTable(
+        path=layout.table, rows=count, users=users, model_version=model_version, as_of=as_of
+    )
+
+
+def read_recommendations(layout: Layout, user_id: str) -> list[Recommended]:
+    """A user's current recommendations, best first; `DataError` where the table has none."""
+    rows = _query(
+        layout,
+        "SELECT rank, item_id, score FROM recommendations WHERE user_id = ? ORDER BY rank",
+        user_id,
+    )
+    if not rows:
+        (users,) = _query(layout, "SELECT count(DISTINCT user_id) FROM recommendations")[0]
+        examples = _query(
+            layout, "SELECT DISTINCT user_id FROM recommendations ORDER BY user_id LIMIT 3"
+        )
+        names = ", ".join(repr(name) for (name,) in examples)
+        raise DataError(
+            f"user {user_id!r} is not among the {users} users of {layout.table}; "
+            f"users there are {names}, …"
+        )
+    titles = _titles(layout, [item_id for _, item_id, _ in rows])
+    return [
+        Recommended(rank=rank, title=titles[item_id], score=score) for rank, item_id, score in rows
+    ]
+
+
+def read_history(layout: Layout, user_id: str, *, last: int) -> list[PastEvent]:
+    """A user's last `last` events, oldest first; none for a user that the log does not have."""
+    user_idx = _vocabulary(layout.user_vocabulary).to_idx(user_id)
+    if user_idx is None:
+        return []
+    events = read_events(layout.events)
+    end = int(events.offsets[user_idx + 1])
+    start = max(int(events.offsets[user_idx]), end - last)
+    types = _event_types(layout)
+    item_ids = _vocabulary(layout.item_vocabulary, items=True).to_ids(events.item_idx[start:end])
+    names: list[str] = item_ids.to_pylist()
+    titles = _titles(layout, names)
+    return [
+        PastEvent(
+            time=datetime.fromtimestamp(int(timestamp) / 1e6, tz=UTC),
+            event_type=types[int(event_type)],
+            title=titles[name],
+        )
+        for timestamp, event_type, name in zip(
+            events.timestamp[start:end], events.event_type[start:end], names, strict=True
+        )
+    ]
+
+
+def example_user(layout: Layout) -> str:
+    """The user with the latest event among those with a few, so that there is something to see."""
+    events = read_events(layout.events)
+    counts = np.diff(events.offsets)
+    if len(events) == 0:
+        raise DataError(f"{layout.events} has no events; there is no user to show")
+    enough = np.flatnonzero(counts >= min(ENOUGH_EVENTS, int(counts.max())))
+    latest = enough[np.argmax(events.timestamp[events.offsets[enough + 1] - 1])]
+    identifier: str = _vocabulary(layout.user_vocabulary).to_ids(np.array([latest]))[0].as_py()
+    return identifier
+
+
+def _vocabulary(path: Path, *, items: bool = False) -> Vocabulary:
+    return Vocabulary.from_table(read_table(path, ITEM_VOCABULARY if items else USER_VOCABULARY))
+
+
+def _event_types(layout: Layout) -> list[str]:
+    declared = read_json(layout.resolved_card).get("event_types")
+    return list(declared) if declared else ["interaction"]
+
+
+def _titles(layout: Layout, item_ids: list[str]) -> dict[str, str]:
+    """The title of each item, or its id where there is none."""
+    titles = {item_id: item_id for item_id in item_ids}
+    path = layout.item_features
+    if path.exists() and TITLE in pq.read_schema(path).names:
+        table = pq.read_table(path, columns=[ITEM_ID, TITLE])
+        known = table.filter(pc.is_in(table.column(ITEM_ID), pa.array(sorted(titles), pa.string())))
+        for row in known.to_pylist():
+            titles[row[ITEM_ID]] = row[TITLE] or row[ITEM_ID]
+    return titles
+
+
+def _query(layout: Layout, sql: str, *values: str) -> list[tuple[Any, ...]]:
+    if not layout.table.exists():
+        raise PublishError(f"{layout.table}: nothing is published yet; run `twotempo run`")
+    try:
+        with duckdb.connect(str(layout.table), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            rows: list[tuple[Any, ...]] = connection.execute(sql, list(values)).fetchall()
+            return rows
+    except duckdb.Error as error:
+        summary = " ".join(str(error).split())
+        raise PublishError(
+            f"{layout.table} cannot be read ({summary:.200}); if a run is publishing, try again"
+        ) from error

@@ -1,0 +1,97 @@
+"""Exports the refitted model, and popularity as its fallback, as what a scoring machine needs."""
+
+import logging
+
+import numpy as np
+
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.layout import Layout
+from recsys_core.models.baselines import fit_recent_popularity
+from recsys_core.models.requests import known_events
+from recsys_core.rng import generator
+from recsys_core.sections import ExportOnnx
+from recsys_core.serving.bundle import write_bundle
+from recsys_core.serving.export import export_graphs
+from recsys_core.serving.parity import check_parity, popularity_scores, two_time_scale_scores
+from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
+from tasks.model_files import read_model
+from tasks.step import main
+
+logger = logging.getLogger(__name__)
+
+PARITY_SEED = 0
+"""The inputs of the parity check: the same ones for every export."""
+
+
+def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
+    """Write the bundle, both graphs compared by value with what they were exported from.
+
+    The popularity graph counts the window that evaluation chose, before the time until which the
+    model was trained.
+    """
+    refit, folder = layout.stage("refit"), layout.bundle
+    model = read_model(refit)
+    until = read_json(refit / "training.json")["until"]
+    hours = read_json(layout.report("evaluate"))["recent_hours"]
+    spec = model.input_spec
+    events = known_events(read_events(layout.events), spec.n_items)
+    as_of = int(np.max(events.timestamp, where=events.timestamp < until, initial=0))
+    popularity = fit_recent_popularity(
+        events, as_of + 1, n_items=spec.n_items, hours=hours
+    ).log_probability
+    k = min(export_onnx.k, spec.n_items)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_graphs(
+        folder, config=model.to_json(), weights=model.to_arrays(), popularity=popularity, k=k
+    )
+    references = {
+        "two_time_scale": two_time_scale_scores(model),
+        "popularity": popularity_scores(popularity),
+    }
+    parity = {
+        graph: check_parity(
+            folder / f"{graph}.onnx",
+            reference,
+            spec,
+            k=k,
+            rng=generator(PARITY_SEED, "parity", graph),
+        )
+        for graph, reference in references.items()
+    }
+    vocabulary = read_table(layout.item_vocabulary, ITEM_VOCABULARY)
+    digest = write_bundle(
+        folder,
+        config=model.to_json(),
+        fold_in=model.fold_in,
+        items=vocabulary.slice(0, spec.n_items),
+        k=k,
+        as_of=as_of,
+        popularity_hours=hours,
+    )
+    report = {
+        "as_of": as_of,
+        "items": spec.n_items,
+        "items_of_the_log": vocabulary.num_rows,
+        "k": k,
+        "popularity_hours": hours,
+        "graphs": {
+            graph: {
+                "bytes": (folder / f"{graph}.onnx").stat().st_size,
+                "parity_rows": checked.rows,
+                "parity_max_difference": float(f"{checked.max_difference:.2g}"),
+            }
+            for graph, checked in parity.items()
+        },
+    }
+    write_json(layout.report("export_onnx"), report)
+    logger.info(
+        "event=export bundle=%s items=%d k=%d parity_max_difference=%.2g",
+        digest[:12],
+        spec.n_items,
+        k,
+        max(checked.max_difference for checked in parity.values()),
+    )
+
+
+if __name__ == "__main__":
+    main(run)

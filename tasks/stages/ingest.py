@@ -1,0 +1,107 @@
+"""Brings a log in: from the dataset card's source to the tables of interactions and features."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from recsys_core.artifacts import write_json
+from recsys_core.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys_core.data.cards import DatasetCard, FilesSource, read_card, write_resolved_card
+from recsys_core.data.duck import file_literal, open_duckdb
+from recsys_core.data.ingestion import (
+    Source,
+    id_column,
+    ingest_features,
+    ingest_interactions,
+    open_file,
+    open_table,
+)
+from recsys_core.data.oracle import write_oracle
+from recsys_core.data.simulator import simulate
+from recsys_core.errors import ConfigError
+from recsys_core.layout import Layout
+from recsys_core.sections import Ingest
+from tasks.step import main
+
+logger = logging.getLogger(__name__)
+
+MEMORY_MB = 1024
+"""Rows stream through: only the largest row group of a Parquet file has to fit."""
+
+
+def run(*, layout: Layout, ingest: Ingest) -> None:
+    card_path, folder = layout.card(ingest.dataset), layout.root / ingest.path
+    card = read_card(card_path)
+    if card.name != ingest.dataset:
+        raise ConfigError(f"{card_path}: name is {card.name!r}, it must be {ingest.dataset!r}")
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; ingest.path names the folder with the log")
+    out = layout.stage("ingest")
+    shutil.rmtree(out, ignore_errors=True)  # another card may have had features or an oracle
+    with open_duckdb(out.parent, memory_mb=MEMORY_MB) as connection:
+        log, items, users = _open(connection, card, folder, layout)
+        report = ingest_interactions(connection, log, card=card, path=layout.interactions)
+        if items is not None and card.item_features:
+            report["item_features"] = ingest_features(
+                connection,
+                items,
+                key=id_column(items, card.columns.item_id, name=ITEM_ID),
+                features=card.item_features,
+                time=card.time,
+                path=layout.item_features,
+            )
+        if users is not None and card.user_features:
+            report["user_features"] = ingest_features(
+                connection,
+                users,
+                key=id_column(users, card.columns.user_id, name=USER_ID),
+                features=card.user_features,
+                time=card.time,
+                path=layout.user_features,
+            )
+        report |= _describe(connection, layout.interactions)
+    write_resolved_card(layout.resolved_card, card)
+    write_json(layout.report("ingest"), {"dataset": card.name, **report})
+    logger.info("ingest dataset=%s rows=%s", card.name, report["rows_out"])
+
+
+def _open(
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, folder: Path, layout: Layout
+) -> tuple[Source, Source | None, Source | None]:
+    """The log, the items and the users of a card's source; simulated ones are drawn here."""
+    source = card.source
+    if isinstance(source, FilesSource):
+        items = None if source.items is None else open_file(connection, folder / source.items)
+        users = None if source.users is None else open_file(connection, folder / source.users)
+        return open_file(connection, folder / source.interactions), items, users
+    simulated = simulate(source, words=folder)
+    write_oracle(layout.oracle, simulated.oracle)
+    return (
+        open_table(connection, simulated.interactions, name="simulated log"),
+        open_table(connection, simulated.items, name="simulated items"),
+        open_table(connection, simulated.users, name="simulated users"),
+    )
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, interactions: Path) -> dict[str, Any]:
+    """Distinct ids and the span of time, as they came."""
+    query = f"""
+        SELECT count(DISTINCT {USER_ID}), count(DISTINCT {ITEM_ID}),
+               strftime(min({TIMESTAMP}), '%Y-%m-%dT%H:%M:%S.%fZ'),
+               strftime(max({TIMESTAMP}), '%Y-%m-%dT%H:%M:%S.%fZ')
+        FROM read_parquet({file_literal(interactions)}, hive_partitioning = false)
+        """
+    users, items, first, last = connection.execute(query).fetchall()[0]
+    return {
+        "users": users,
+        "items": items,
+        "first_timestamp": first,
+        "last_timestamp": last,
+    }
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,51 @@
+"""Trains the evaluated configuration again, on to the end of the log: what will be exported and
+scored."""
+
+import shutil
+
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.layout import Layout
+from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
+from tasks.model_files import UNTIL_TEST, read_embeddings, write_model
+from tasks.step import main
+from tasks.training import TrainingData, fit_embeddings, fit_model
+
+
+def run(
+    *,
+    layout: Layout,
+    refit: Refit,
+    train_embeddings: TrainEmbeddings,
+    train_rnn: TrainRnn,
+    seed: int,
+) -> None:
+    """Write the model for scoring; `none` keeps the evaluated one, which knows nothing of the test
+    period."""
+    evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
+    if refit.kind == "none":
+        shutil.copytree(evaluated, folder, dirs_exist_ok=True)
+        write_json(layout.report("refit"), read_json(evaluated / "training.json"))
+        return
+    data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
+    stage_one = layout.stage("train_embeddings")
+    embeddings = fit_embeddings(
+        data,
+        train_embeddings,
+        until=data.split.end,
+        epochs=read_json(stage_one / "training.json")["epochs"],
+        fold_in_l2=read_embeddings(stage_one / UNTIL_TEST).fold_in_l2,
+        seed=seed,
+    )
+    epochs = read_json(evaluated / "training.json")["epochs"]
+    model = fit_model(
+        data, train_rnn, embeddings=embeddings, until=data.split.end, epochs=epochs, seed=seed
+    )
+    training = {"epochs": epochs, "until": data.split.end}
+    write_model(folder, model)
+    write_json(folder / "training.json", training)
+    write_json(layout.report("refit"), training)
+    data.forget_checkpoints()
+
+
+if __name__ == "__main__":
+    main(run)

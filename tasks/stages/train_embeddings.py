@@ -1,0 +1,43 @@
+"""Stage one: transductive embeddings, chosen on validation and refitted up to the start of the test
+period."""
+
+from recsys_core.artifacts import write_json
+from recsys_core.layout import Layout
+from recsys_core.sections import TrainEmbeddings
+from tasks.model_files import UNTIL_TEST, UNTIL_VALID, write_embeddings
+from tasks.step import main
+from tasks.training import TrainingData, curve_rows, fit_embeddings, select_embeddings
+
+
+def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str, seed: int) -> None:
+    """Write two sets of embeddings: of what was known before validation, and before the test
+    period."""
+    data = TrainingData.read(layout, "train_embeddings", train_embeddings, first_metric, seed)
+    selected, fit = select_embeddings(data, train_embeddings, metric_name=first_metric, seed=seed)
+    final = fit_embeddings(
+        data,
+        train_embeddings,
+        until=data.split.test_start,
+        epochs=fit.best_epoch,
+        fold_in_l2=selected.fold_in_l2,
+        seed=seed,
+    )
+    folder = layout.stage("train_embeddings")
+    write_embeddings(folder / UNTIL_VALID, selected)
+    write_embeddings(folder / UNTIL_TEST, final)
+    write_json(folder / "training.json", {"epochs": fit.best_epoch})
+    write_json(layout.report("train_embeddings_curve"), curve_rows(fit))
+    write_json(
+        layout.report("train_embeddings"),
+        {
+            "best_epoch": fit.best_epoch,
+            "epochs": len(fit.curve),
+            "fold_in_l2": selected.fold_in_l2,
+            f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
+        },
+    )
+    data.forget_checkpoints()
+
+
+if __name__ == "__main__":
+    main(run)

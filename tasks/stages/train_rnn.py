@@ -1,0 +1,49 @@
+"""Stage two: the two recurrent networks, chosen on validation and refitted up to the start of the
+test period."""
+
+from recsys_core.artifacts import write_json
+from recsys_core.layout import Layout
+from recsys_core.sections import TrainRnn
+from tasks.model_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, write_model
+from tasks.step import main
+from tasks.training import TrainingData, curve_rows, fit_model, select_model
+
+
+def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) -> None:
+    """Write the model that knows everything before the test period, and the learning curve that
+    chose its epochs."""
+    data = TrainingData.read(layout, "train_rnn", train_rnn, first_metric, seed)
+    embeddings = layout.stage("train_embeddings")
+    fit = select_model(
+        data,
+        train_rnn,
+        embeddings=read_embeddings(embeddings / UNTIL_VALID),
+        metric_name=first_metric,
+        seed=seed,
+    )
+    model = fit_model(
+        data,
+        train_rnn,
+        embeddings=read_embeddings(embeddings / UNTIL_TEST),
+        until=data.split.test_start,
+        epochs=fit.best_epoch,
+        seed=seed,
+    )
+    folder = layout.stage("train_rnn")
+    write_model(folder, model)
+    write_json(folder / "training.json", {"epochs": fit.best_epoch, "until": data.split.test_start})
+    write_json(layout.report("train_rnn_curve"), curve_rows(fit))
+    write_json(
+        layout.report("train_rnn"),
+        {
+            "best_epoch": fit.best_epoch,
+            "epochs": len(fit.curve),
+            "gamma": round(float(model.active.gamma), 6),
+            f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
+        },
+    )
+    data.forget_checkpoints()
+
+
+if __name__ == "__main__":
+    main(run)

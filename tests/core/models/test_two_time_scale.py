@@ -1,0 +1,115 @@
+"""The two-time-scale model: acceptance behaviours of section 1.6 that need no training."""
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.requests import make_requests
+from recsys_core.models.two_time_scale import TwoTimeScale
+from tests.serving_world import make_events, make_model, random_histories
+
+LENGTHS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 25, 60]
+EVENTS = make_events(random_histories(LENGTHS))
+USERS = np.arange(1, len(LENGTHS) + 1)
+HISTORY = np.array(LENGTHS)
+
+
+def vectors_of(model: TwoTimeScale, *, batch: int = 2048) -> np.ndarray:
+    return user_vectors(model, EVENTS, user_idx=USERS, history=HISTORY, batch=batch)
+
+
+def test_users_with_t_star_events_use_the_active_network_and_others_the_inactive_one() -> None:
+    model = make_model()
+    before = vectors_of(model)
+    with torch.no_grad():
+        model.active.project.weight.add_(1.0)
+    changed = (vectors_of(model) != before).any(axis=1)
+    np.testing.assert_array_equal(changed, model.config.t_star <= HISTORY)
+
+
+def test_inactive_output_is_inductive() -> None:
+    """Permuting users, or spoiling what is folded in, changes nothing for them."""
+    model = make_model()
+    inactive = model.config.t_star > HISTORY
+    before = vectors_of(model)[inactive]
+    order = np.random.default_rng(1).permutation(len(LENGTHS))
+    histories = [EVENTS.item_idx[EVENTS.offsets[u] : EVENTS.offsets[u + 1]].tolist() for u in USERS]
+    moved = make_events([histories[index] for index in order])
+    with torch.no_grad():
+        model.fold_in_items.zero_()
+    got = user_vectors(model, moved, user_idx=USERS, history=HISTORY[order])
+    np.testing.assert_allclose(got[np.argsort(order)][inactive], before, rtol=1e-5, atol=1e-6)
+
+
+def test_without_gamma_the_active_output_is_exactly_the_folded_in_vector() -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.active.gamma.zero_()
+    requests = make_requests(
+        model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
+    )
+    active = requests.active
+    np.testing.assert_array_equal(vectors_of(model)[active], requests.user_vector[active])
+
+
+def test_cost_is_bounded_by_the_window() -> None:
+    model = make_model()
+    events = make_events(random_histories([6, 10_000]))
+
+    def flops(user: int, history: int) -> int:
+        requests = make_requests(
+            model.input_spec,
+            model.fold_in,
+            events,
+            user_idx=np.array([user]),
+            history=np.array([history]),
+        )
+        inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+        with FlopCounterMode(display=False) as counter:
+            model(**inputs)
+        return int(counter.get_total_flops())
+
+    model.requires_grad_(False)
+    assert flops(2, 10_000) == flops(2, 8) > flops(1, 5) > 0
+
+
+def test_batched_equals_one_by_one() -> None:
+    model = make_model()
+    whole = vectors_of(model)
+    np.testing.assert_allclose(vectors_of(model, batch=1), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_not_read() -> None:
+    model = make_model()
+    requests = make_requests(
+        model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
+    )
+    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    padded = dict(inputs)
+    padded["items"] = torch.nn.functional.pad(inputs["items"], (0, 5), value=7)
+    padded["gap_seconds"] = torch.nn.functional.pad(inputs["gap_seconds"], (0, 5), value=99.0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**padded), model(**inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_gap_buckets_double_and_none_is_its_own() -> None:
+    network = make_model().inactive
+    gaps = torch.tensor([[-1.0, 0.0, 0.9, 1.0, 2.9, 3.0, 6.9, 7.0, 1e9, 1e12]])
+    bucket = (gaps.unsqueeze(-1) >= network.gap_edges).sum(-1)
+    assert bucket.tolist() == [[0, 1, 1, 2, 2, 3, 3, 4, 30, 30]]
+    assert network.embed_gap(gaps).shape == (1, 10, 4)
+
+
+def test_pad_is_never_scored() -> None:
+    model = make_model()
+    scores = model.scores(torch.from_numpy(vectors_of(model)))
+    assert scores.shape == (len(LENGTHS), 41)
+    assert torch.isneginf(scores[:, 0]).all()
+    assert torch.isfinite(scores[:, 1:]).all()
+
+
+def test_round_trip() -> None:
+    model = make_model()
+    again = TwoTimeScale.from_arrays(model.to_json(), model.to_arrays())
+    np.testing.assert_array_equal(vectors_of(again), vectors_of(model))

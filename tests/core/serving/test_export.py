@@ -1,0 +1,175 @@
+"""The exported graphs say what the model says, and nothing of where they were made."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from recsys_core.artifacts import MANIFEST
+from recsys_core.errors import ModelError
+from recsys_core.serving.bundle import GRAPHS, INPUTS, OUTPUTS
+from recsys_core.serving.export import export_graphs
+from recsys_core.serving.parity import (
+    check_parity,
+    compare_top,
+    popularity_scores,
+    two_time_scale_scores,
+)
+from tests.serving_world import (
+    N_ITEMS,
+    K,
+    export_bundle,
+    make_model,
+    make_popularity,
+    tiny_bundle,
+)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int) -> None:
+    model = make_model()
+    rng = np.random.default_rng(seed)
+    graph = bundle / "two_time_scale.onnx"
+    parity = check_parity(graph, two_time_scale_scores(model), model.input_spec, k=K, rng=rng)
+    # every length twice in a batch, three lengths one by one; each with three shares of seen items
+    assert parity.rows == 3 * (2 * (model.input_spec.max_length + 1) + 3)
+    assert 0 < parity.max_difference < 1e-5
+
+
+def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
+    reference = popularity_scores(make_popularity())
+    spec = make_model().input_spec
+    rng = np.random.default_rng(0)
+    parity = check_parity(bundle / "popularity.onnx", reference, spec, k=K, rng=rng)
+    assert parity.max_difference == 0
+
+
+def test_parity_fails_where_the_model_is_another_one(bundle: Path) -> None:
+    other = make_model(seed=2)
+    graph = bundle / "two_time_scale.onnx"
+    with pytest.raises(ModelError, match=r"a top score differs from the model's by"):
+        check_parity(
+            graph, two_time_scale_scores(other), other.input_spec, k=K, rng=np.random.default_rng(0)
+        )
+
+
+def test_parity_fails_where_one_bias_is_another(bundle: Path) -> None:
+    other = make_model()
+    other.item_bias.data[7] += 0.01
+    with pytest.raises(ModelError, match="differs from the model's"):
+        check_parity(
+            bundle / "two_time_scale.onnx",
+            two_time_scale_scores(other),
+            other.input_spec,
+            k=K,
+            rng=np.random.default_rng(0),
+        )
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_nothing_of_the_place_is_in_the_file(bundle: Path, graph: str) -> None:
+    content = (bundle / f"{graph}.onnx").read_bytes()
+    for word in (
+        rb"\.py",
+        rb"site-packages",
+        rb"/root",
+        rb"/home",
+        rb"/work",
+        rb"/tmp",
+        rb"recsys",
+    ):
+        assert not re.search(word, content), word
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None:
+    model = onnx.load(bundle / f"{graph}.onnx")
+    sizes = {
+        port.name: [size.dim_param or size.dim_value for size in port.type.tensor_type.shape.dim]
+        for port in (*model.graph.input, *model.graph.output)
+    }
+    assert list(sizes) == [*INPUTS, *OUTPUTS]
+    assert sizes == {
+        "items": ["B", "T"],
+        "gap_seconds": ["B", "T"],
+        "length": ["B"],
+        "user_vector": ["B", 8],
+        "active": ["B"],
+        "seen_rows": ["S"],
+        "seen_items": ["S"],
+        "top_items": ["B", K],
+        "top_scores": ["B", K],
+    }
+
+
+def test_the_catalogue_is_stored_once(bundle: Path) -> None:
+    model = onnx.load(bundle / "two_time_scale.onnx")
+    tables = [
+        initializer.name
+        for initializer in model.graph.initializer
+        if int(np.prod(initializer.dims)) == (N_ITEMS + 1) * 8
+    ]
+    assert len(tables) == 1
+    assert [node.op_type for node in model.graph.node].count("GRU") == 2
+
+
+def test_same_model_same_bytes_in_another_folder(bundle: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "again"
+    other.mkdir(parents=True)
+    export_bundle(other)
+    names = sorted(path.name for path in bundle.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    assert {MANIFEST, "two_time_scale.onnx", "popularity.onnx"} <= set(names)
+    for name in names:
+        assert (bundle / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    model = make_model()
+    config, weights, popularity = model.to_json(), model.to_arrays(), make_popularity()
+    with pytest.raises(ModelError, match="top 41 of 40 items"):
+        export_graphs(tmp_path, config=config, weights=weights, popularity=popularity, k=41)
+    with pytest.raises(ModelError, match="needs 41 scores, PAD -inf"):
+        export_graphs(tmp_path, config=config, weights=weights, popularity=popularity[:-1], k=4)
+    broken = {**weights, "item_bias": weights["item_bias"].copy()}
+    broken["item_bias"][2] = np.nan
+    with pytest.raises(ModelError, match="1 of 41 numbers in item_bias are NaN or infinite"):
+        export_graphs(tmp_path, config=config, weights=broken, popularity=popularity, k=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def top_of(expected: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    items = np.argsort(-expected, axis=1, kind="stable")[:, :k]
+    return items, np.take_along_axis(expected, items, axis=1)
+
+
+def test_compare_top_accepts_ties_in_any_order_and_nothing_else() -> None:
+    expected = np.array([[-np.inf, 3.0, 2.0, 2.0, 1.0]], dtype=np.float32)
+    items, scores = top_of(expected, 3)
+    assert compare_top(items, scores, expected, k=3, name="g") == 0
+    assert compare_top(items[:, [0, 2, 1]], scores, expected, k=3, name="g") == 0
+    tied = np.array([[1, 3]])
+    assert compare_top(tied, scores[:, :2], expected, k=2, name="g") == 0
+    with pytest.raises(ModelError, match="a top item differs from the model's by 1"):
+        compare_top(np.array([[1, 4, 3]]), scores, expected, k=3, name="g")
+    with pytest.raises(ModelError, match="an item comes twice"):
+        compare_top(np.array([[1, 2, 2]]), scores, expected, k=3, name="g")
+    with pytest.raises(ModelError, match="missing or NaN"):
+        compare_top(items, scores * np.nan, expected, k=3, name="g")
+    with pytest.raises(ModelError, match="shape"):
+        compare_top(items, scores, expected, k=2, name="g")
+
+
+def test_compare_top_wants_minus_infinity_where_nothing_is_left() -> None:
+    expected = np.array([[-np.inf, 3.0, -np.inf]], dtype=np.float32)
+    items, scores = top_of(expected, 2)
+    assert compare_top(items, scores, expected, k=2, name="g") == 0
+    with pytest.raises(ModelError, match="missing or NaN"):
+        compare_top(items, np.array([[3.0, 0.0]], dtype=np.float32), expected, k=2, name="g")

@@ -1,0 +1,103 @@
+"""params.yaml: read whole, refused with everything that is wrong, one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recsys_core.config import (
+    SHARED_SECTIONS,
+    Params,
+    check_params,
+    read_params,
+    read_yaml,
+    section_names,
+)
+from recsys_core.errors import ConfigError
+from recsys_core.layout import EDGES, STAGES
+from recsys_core.sections import DaysSplit, QuantileSplit
+from tests.small_logs import REPOSITORY
+
+
+@pytest.fixture
+def value() -> dict[str, Any]:
+    read: dict[str, Any] = read_yaml(REPOSITORY / "params.yaml")
+    return read
+
+
+def test_the_projects_own_parameters_are_read() -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    assert params.seed == 7
+    assert params.section("validate") is params.validate_
+    assert isinstance(params.split, DaysSplit)
+
+
+def test_sections_are_the_stages_and_edges_and_the_shared_ones() -> None:
+    assert set(section_names()) == {*STAGES, *EDGES, *SHARED_SECTIONS}
+
+
+def test_parameters_survive_the_round_trip(value: dict[str, Any]) -> None:
+    params = check_params(value, where="params.yaml")
+    again = check_params(
+        yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json", by_alias=True))), where="again"
+    )
+    assert again == params
+
+
+def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
+    value["split"] = {"kind": "quantile", "share": 0.1}
+    assert check_params(value, where="p").split == QuantileSplit(kind="quantile", share=0.1)
+    value["split"] = {"kind": "quantile", "days": 1}
+    with pytest.raises(ConfigError, match=r"split\.quantile\.share"):
+        check_params(value, where="p")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "bad", "says"),
+    [
+        ("train_rnn", "colour", "red", "train_rnn.colour: Unexpected keyword"),
+        ("train_rnn", "dropout", 1.0, "at least 0 and less than 1"),
+        ("train_rnn", "hidden", "wide", "train_rnn.hidden"),
+        ("validate", "batch_rows", 0, "batch_rows is 0, it must be greater than 0"),
+        ("evaluate", "first_metric", "mrr@7", "first_metric is 'mrr@7'"),
+        ("evaluate", "recent_hours", [], "recent_hours and cutoffs"),
+        ("refit", "kind", "sometimes", "refit.kind"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    value: dict[str, Any], section: str, key: str, bad: object, says: str
+) -> None:
+    value[section][key] = bad
+    with pytest.raises(ConfigError) as caught:
+        check_params(value, where="params.yaml")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_named_at_once(value: dict[str, Any]) -> None:
+    del value["seed"]
+    value["gate"]["min_targets"] = "many"
+    with pytest.raises(ConfigError, match=r"seed: Field required; .*gate\.min_targets"):
+        check_params(value, where="params.yaml")
+
+
+def test_no_section_has_a_default(value: dict[str, Any]) -> None:
+    for name in section_names():
+        left = {key: part for key, part in value.items() if key != name}
+        with pytest.raises(ConfigError, match=f"{name}: Field required"):
+            check_params(left, where="params.yaml")
+
+
+def test_an_unknown_section_is_an_error(value: dict[str, Any]) -> None:
+    params: Params = check_params(value, where="params.yaml")
+    with pytest.raises(ConfigError, match="no section 'train'"):
+        params.section("train")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_params(tmp_path / "params.yaml")

@@ -1,0 +1,173 @@
+"""Stage two."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_core.errors import ModelError
+from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.sections import TrainRnn
+from recsys_core.training.fit_embeddings import EmbeddingTrainer
+from recsys_core.training.fit_rnn import RnnTrainer, dropout
+from recsys_core.training.log_until import LogUntil
+from recsys_core.training.loop import Checkpoint, Fit
+from recsys_core.training.validation import Validation
+from tests.markov_log import (
+    CPU,
+    CUT,
+    STAGE_ONE,
+    STAGE_TWO,
+    after,
+    log_of,
+    markov_events,
+    validation_of,
+)
+
+
+def embeddings_of(log: LogUntil) -> Embeddings:
+    trainer = EmbeddingTrainer(log, STAGE_ONE, seed=1, device=CPU, validation=None)
+    for _ in Fit(trainer, phase="t", max_epochs=1, patience=None, checkpoint=None).run():
+        pass
+    return trainer.embeddings(fold_in_l2=10.0)
+
+
+def trainer_of(
+    log: LogUntil, params: TrainRnn = STAGE_TWO, *, validation: Validation | None = None
+) -> RnnTrainer:
+    return RnnTrainer(
+        log, params, embeddings=embeddings_of(log), seed=1, device=CPU, validation=validation
+    )
+
+
+def train(
+    trainer: RnnTrainer, *, epochs: int, checkpoint: Checkpoint | None = None
+) -> TwoTimeScale:
+    fit = Fit(trainer, phase="t", max_epochs=epochs, patience=None, checkpoint=checkpoint)
+    for _ in fit.run():
+        pass
+    return trainer.finished_model()
+
+
+def same(one: TwoTimeScale, two: TwoTimeScale) -> bool:
+    return all(
+        np.array_equal(value, two.to_arrays()[name]) for name, value in one.to_arrays().items()
+    )
+
+
+@pytest.mark.parametrize(("order", "low", "high"), [(0.95, 0.7, 1.0), (0.0, 0.0, 0.25)])
+def test_it_learns_the_order_where_there_is_one(order: float, low: float, high: float) -> None:
+    """Guessing among 30 items has an mrr@20 of about .12; a known successor nearly 1."""
+    events = markov_events(order)
+    validation = validation_of(events)
+    trainer = trainer_of(log_of(events), validation=validation)
+    train(trainer, epochs=15)
+    assert low <= trainer.validate() <= high
+
+
+def test_both_networks_learn() -> None:
+    events = markov_events(0.95)
+    trainer = trainer_of(log_of(events))
+    before = {name: a.copy() for name, a in trainer.finished_model().to_arrays().items()}
+    after_one = train(trainer, epochs=1).to_arrays()
+    for name, value in after_one.items():
+        if name.startswith(("inactive.", "active.")):
+            assert not np.array_equal(value, before[name]), name
+
+
+def test_the_future_changes_nothing() -> None:
+    events = markov_events(0.9)
+    one, two = (train(trainer_of(log_of(log)), epochs=1) for log in (events, after(events, CUT, 5)))
+    assert same(one, two)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator() -> None:
+    log = log_of(markov_events(0.9))
+    params = replace(STAGE_TWO, dropout=0.3, negatives=8)
+    torch.manual_seed(1)
+    one = train(trainer_of(log, params), epochs=2)
+    torch.manual_seed(2)
+    assert same(one, train(trainer_of(log, params), epochs=2))
+    other = RnnTrainer(
+        log, params, embeddings=embeddings_of(log), seed=2, device=CPU, validation=None
+    )
+    assert not same(one, train(other, epochs=2))
+
+
+def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch, with dropout, sampling and random windows on."""
+    log = log_of(markov_events(0.9))
+    params = replace(STAGE_TWO, dropout=0.3, negatives=8)
+    whole = train(trainer_of(log, params), epochs=4)
+    checkpoint = Checkpoint(tmp_path / "t.safetensors", "mine")
+    interrupted = Fit(
+        trainer_of(log, params), phase="t", max_epochs=4, patience=None, checkpoint=checkpoint
+    )
+    for progress in interrupted.run():
+        if progress.epoch == 3:
+            break
+    trainer = trainer_of(log, params)
+    resumed = Fit(trainer, phase="t", max_epochs=4, patience=None, checkpoint=checkpoint)
+    epochs = {progress.epoch for progress in resumed.run()}
+    assert epochs == {3, 4}, "the first two are not trained again"
+    assert same(trainer.finished_model(), whole)
+    assert len(resumed.curve) == 4
+
+
+def test_frozen_item_vectors_stay_bit_identical() -> None:
+    log = log_of(markov_events(0.9))
+    stage_one = embeddings_of(log)
+    users = stage_one.users.copy()
+    params = replace(STAGE_TWO, finetune_items=False)
+    trainer = RnnTrainer(log, params, embeddings=stage_one, seed=1, device=CPU, validation=None)
+    model = train(trainer, epochs=1)
+    np.testing.assert_array_equal(model.item_vectors.detach().numpy(), stage_one.items)
+    np.testing.assert_array_equal(model.item_bias.detach().numpy(), stage_one.item_bias)
+    np.testing.assert_array_equal(stage_one.users, users)
+    assert not np.array_equal(
+        train(trainer_of(log), epochs=1).item_vectors.detach().numpy(), stage_one.items
+    )
+
+
+def test_the_pull_keeps_item_vectors_near_stage_one() -> None:
+    log = log_of(markov_events(0.9))
+    stage_one = embeddings_of(log).items
+
+    def distance(item_pull: float) -> float:
+        model = train(trainer_of(log, replace(STAGE_TWO, item_pull=item_pull)), epochs=3)
+        return float(np.square(model.item_vectors.detach().numpy() - stage_one).sum())
+
+    assert distance(10.0) < 0.5 * distance(0.0)
+
+
+def test_the_inactive_prior_starts_at_the_mean_active_user() -> None:
+    log = log_of(markov_events(0.9))
+    embeddings = embeddings_of(log)
+    model = trainer_of(log).model
+    mean = embeddings.users[log.counts >= STAGE_TWO.t_star].mean(axis=0)
+    np.testing.assert_allclose(model.inactive.project.bias.detach().numpy(), mean, rtol=1e-5)
+
+
+def test_a_log_without_active_users_trains() -> None:
+    events = markov_events(0.9)
+    log = log_of(events)
+    model = train(trainer_of(log, replace(STAGE_TWO, t_star=1000)), epochs=1)
+    assert np.isfinite(model.item_vectors.detach().numpy()).all()
+
+
+def test_dropout_zeroes_a_share_and_keeps_the_mean() -> None:
+    values = torch.ones(100_000)
+    dropped = dropout(values, 0.25, torch.Generator().manual_seed(1))
+    assert abs(float((dropped == 0).float().mean()) - 0.25) < 0.01
+    assert abs(float(dropped.mean()) - 1.0) < 0.01
+    assert dropout(values, 0.0, torch.Generator()) is values
+
+
+def test_a_diverging_loss_is_an_error_with_a_remedy() -> None:
+    log = log_of(markov_events(0.9))
+    trainer = trainer_of(log, replace(STAGE_TWO, learning_rate_items=1e38))
+    with pytest.raises(ModelError, match="lower the learning rates"):
+        train(trainer, epochs=3)

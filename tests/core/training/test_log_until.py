@@ -1,0 +1,29 @@
+"""The part of the log that a fit may see."""
+
+import numpy as np
+
+from recsys_core.training.log_until import MICROSECONDS_PER_DAY, LogUntil
+from tests.serving_world import MINUTE, START, make_events
+
+EVENTS = make_events([[1, 2], [3], [1, 1, 2]])  # one a minute
+LOG = LogUntil(EVENTS, START + 4 * MINUTE, 3)
+
+
+def test_rows_and_counts_end_before_the_time() -> None:
+    assert LOG.rows.tolist() == [0, 1, 2, 3]
+    assert LOG.counts.tolist() == [0, 2, 1, 1]
+
+
+def test_without_a_half_life_all_weigh_one() -> None:
+    assert LOG.weights(None).tolist() == [1.0] * 6
+
+
+def test_an_event_a_half_life_older_weighs_half() -> None:
+    weights = LOG.weights(MINUTE / MICROSECONDS_PER_DAY)
+    np.testing.assert_allclose(weights[1:4] / weights[0:3], 2.0, rtol=1e-5)
+    np.testing.assert_allclose(weights[LOG.rows].mean(), 1.0, rtol=1e-5)
+    assert np.isfinite(weights).all()
+
+
+def test_item_frequency_counts_what_may_be_seen() -> None:
+    assert LOG.item_frequency(LOG.weights(None)).tolist() == [0.0, 2.0, 1.0, 1.0]

@@ -1,0 +1,34 @@
+"""What a person sees of Prefect: a run's own lines, and warnings."""
+
+import logging
+from pathlib import Path
+
+from flows.console import OwnLines, prepare_environment
+from tests.conftest import CHECKOUT
+
+
+def shown(path: Path, level: int) -> bool:
+    record = logging.LogRecord("name", level, str(path), 1, "message", None, None)
+    return OwnLines().filter(record) is True
+
+
+def test_own_lines_are_shown_and_the_engines_are_not() -> None:
+    prefect = Path("/venv/site-packages/prefect")
+    assert shown(CHECKOUT / "flows" / "steps.py", logging.INFO)
+    assert shown(CHECKOUT / "tasks" / "child.py", logging.INFO)
+    assert not shown(prefect / "task_engine.py", logging.ERROR)
+    assert not shown(prefect / "flow_engine.py", logging.INFO)
+    assert not shown(prefect / "server" / "api.py", logging.INFO)
+    assert shown(prefect / "server" / "api.py", logging.WARNING)
+
+
+def test_what_a_person_has_set_is_kept_but_use_is_never_reported() -> None:
+    environment = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "7",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "true",
+    }
+    prepare_environment(environment)
+    assert environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "7"
+    assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert environment["DO_NOT_TRACK"] == "1"
+    assert "PREFECT_API_URL" not in environment

@@ -1,0 +1,211 @@
+"""A workspace is a copy: the checkout is never edited, a stranger's folder never touched."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.workspace import MARK, effective_params, existing, locked, mirror, prepared
+from recsys_core.errors import ConfigError, StepError
+from tests.conftest import CHECKOUT
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and inode of each file: a rewritten file has another inode."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_ino)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small checkout: what a workspace copies, and what it must leave alone."""
+    root = tmp_path / "checkout"
+    for name in ("recsys_core/data", "tasks/stages", "datasets", ".dvc/plots", "flows"):
+        (root / name).mkdir(parents=True)
+    (root / "recsys_core" / "rng.py").write_text("SEED = 1\n")
+    (root / "recsys_core" / "data" / "events.py").write_text("N = 1\n")
+    (root / "recsys_core" / "__pycache__").mkdir()
+    (root / "recsys_core" / "__pycache__" / "rng.pyc").write_bytes(b"\0")
+    (root / "tasks" / "step.py").write_text("")
+    for name in ("dvc.yaml", "requirements.lock", ".dvcignore", "flows/cli.py"):
+        (root / name).write_text(f"{name}\n")
+    (root / "params.yaml").write_bytes((CHECKOUT / "params.yaml").read_bytes())
+    return root
+
+
+def prepare(folder: Path, checkout: Path, *overrides: str, called_from: Path | None = None) -> None:
+    with prepared(
+        folder, overrides, called_from=called_from or checkout, checkout=checkout
+    ) as params:
+        assert params.seed > 0
+
+
+def test_it_holds_a_copy_params_and_a_shared_cache(checkout: Path) -> None:
+    before = snapshot(checkout)
+    folder = checkout / "runs" / "default"
+    prepare(folder, checkout, "train_rnn.hidden=16", "split={kind: quantile, share: 0.1}")
+    assert (folder / "recsys_core" / "data" / "events.py").read_text() == "N = 1\n"
+    assert not (folder / "recsys_core" / "__pycache__").exists()
+    assert not (folder / "flows").exists()
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    assert params["train_rnn"]["hidden"] == 16
+    assert params["split"] == {"kind": "quantile", "share": 0.1}
+    config = (folder / ".dvc" / "config").read_text()
+    assert "no_scm = true" in config
+    assert "dir = ../../../.dvc/cache\n" in config
+    after = snapshot(checkout)
+    assert {name: after[name] for name in before} == before
+
+
+def test_only_what_changed_is_rewritten(checkout: Path) -> None:
+    folder = checkout / "runs" / "default"
+    prepare(folder, checkout)
+    (folder / "artifacts").mkdir()
+    (folder / "artifacts" / "kept.txt").write_text("an output")
+    before = snapshot(folder)
+    (checkout / "recsys_core" / "rng.py").write_text("SEED = 2\n")
+    (checkout / "recsys_core" / "data" / "events.py").unlink()
+    (checkout / "tasks" / "new.py").write_text("")
+    prepare(folder, checkout)
+    after = snapshot(folder)
+    assert set(before) - set(after) == {"recsys_core/data/events.py"}
+    assert set(after) - set(before) == {"tasks/new.py"}
+    changed = {name for name in set(before) & set(after) if before[name] != after[name]}
+    assert changed == {"recsys_core/rng.py", MARK}
+
+
+def test_a_folder_that_became_a_file_is_replaced(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "a").mkdir(parents=True)
+    (source / "b").write_text("file")
+    (target / "a").mkdir(parents=True)
+    (target / "b" / "deep").mkdir(parents=True)
+    (target / "a" / "gone").write_text("")
+    (source / "a" / "kept").write_text("1")
+    mirror(source, target)
+    assert {name for name in snapshot(target)} == {"a/kept", "b"}
+    (source / "b").unlink()
+    (source / "b").mkdir()
+    (source / "b" / "now").write_text("2")
+    mirror(source, target)
+    assert {name for name in snapshot(target)} == {"a/kept", "b/now"}
+
+
+def test_each_run_starts_from_the_checkouts_params(checkout: Path) -> None:
+    folder = checkout / "runs" / "default"
+    prepare(folder, checkout, "train_rnn.hidden=16")
+    prepare(folder, checkout, "seed=9")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    assert params["seed"] == 9
+    assert params["train_rnn"]["hidden"] != 16
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed", "write it as section.key=value"),
+        ("=3", "write it as section.key=value"),
+        ("train_rnn.width=3", "there is no train_rnn.width in params.yaml"),
+        ("nothing.at.all=3", "there is no nothing.at.all in params.yaml"),
+        ("seed.deep=3", "there is no seed.deep in params.yaml"),
+        ("seed=[1", "is not YAML"),
+        ("train_rnn.hidden=wide", "train_rnn.hidden: "),
+        ("train_rnn.hidden=-1", "hidden is -1, it must be greater than 0"),
+        ("split={kind: quantile}", "share"),
+    ],
+)
+def test_a_wrong_override_is_refused_before_anything_is_written(
+    checkout: Path, override: str, said: str
+) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(ConfigError) as caught:
+        prepare(folder, checkout, override)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("form", ["ingest.path={}", "ingest={{dataset: simulator, path: {}}}"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_typed_path_is_relative_to_where_it_was_typed(
+    checkout: Path, tmp_path: Path, form: str, absolute: bool
+) -> None:
+    folder = checkout / "runs" / "default"
+    (tmp_path / "logs").mkdir()
+    typed = str(tmp_path / "logs") if absolute else "logs"
+    value = effective_params(
+        [form.format(typed)], folder=folder, called_from=tmp_path, checkout=checkout
+    )
+    assert value["ingest"]["path"] == "../../../logs"
+    assert os.path.normpath(folder / value["ingest"]["path"]) == str(tmp_path / "logs")
+
+
+def test_the_embedded_path_stays_inside_the_workspace(checkout: Path) -> None:
+    value = effective_params(
+        ["seed=3"], folder=checkout / "runs" / "x", called_from=checkout.parent, checkout=checkout
+    )
+    assert value["ingest"]["path"] == "datasets/simulator"
+
+
+def test_the_checkout_is_no_workspace(checkout: Path) -> None:
+    with pytest.raises(ConfigError, match="is the checkout itself"):
+        prepare(checkout, checkout)
+
+
+def test_a_folder_with_other_files_is_left_alone(checkout: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(ConfigError, match=r"has files in it \(cat.jpg\)"):
+        prepare(folder, checkout)
+    assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
+
+
+def test_a_file_is_no_workspace(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        prepare(tmp_path / "file", checkout)
+
+
+def test_reading_wants_a_prepared_workspace(checkout: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="twotempo run --workspace"):
+        existing(tmp_path / "nowhere")
+    prepare(checkout / "runs" / "default", checkout)
+    assert existing(checkout / "runs" / "default") == checkout / "runs" / "default"
+
+
+def _hold(folder: Path, held: "multiprocessing.synchronize.Event") -> None:
+    with locked(folder):
+        held.set()
+        multiprocessing.Event().wait(60)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[tuple[Path, multiprocessing.Process]]:
+    """A folder that another process holds."""
+    context = multiprocessing.get_context("spawn")
+    event = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, event))
+    process.start()
+    assert event.wait(30)
+    yield tmp_path, process  # type: ignore[misc]
+    process.kill()
+    process.join()
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended(
+    held: tuple[Path, multiprocessing.Process],
+) -> None:
+    folder, process = held
+    with pytest.raises(StepError, match="is in use by another run"), locked(folder):
+        pass
+    process.kill()
+    process.join()
+    with locked(folder):
+        assert (folder / ".lock").exists()

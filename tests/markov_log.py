@@ -1,0 +1,103 @@
+"""A log whose next item is known by construction: with `order` it is the last item's successor,
+else any item."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from recsys_core.data.events import Events
+from recsys_core.rng import generator
+from recsys_core.sections import TrainEmbeddings, TrainRnn
+from recsys_core.training.log_until import LogUntil
+from recsys_core.training.validation import Validation
+from tests.serving_world import MINUTE, START
+
+N_ITEMS = 30
+CPU = torch.device("cpu")
+
+STAGE_ONE = TrainEmbeddings(
+    dim=16,
+    batch=256,
+    negatives=64,
+    sampling_power=0.5,
+    learning_rate=0.02,
+    l2=0.01,
+    half_life_days=None,
+    max_epochs=3,
+    patience=2,
+)
+STAGE_TWO = TrainRnn(
+    t_star=6,
+    window=8,
+    hidden=32,
+    time_dim=4,
+    dropout=0.0,
+    gamma=0.1,
+    finetune_items=True,
+    item_pull=1e-4,
+    batch=512,
+    negatives=64,
+    sampling_power=0.5,
+    learning_rate_inactive=0.01,
+    learning_rate_active=0.01,
+    learning_rate_items=0.01,
+    grad_clip=5.0,
+    half_life_days=None,
+    max_epochs=8,
+    patience=8,
+)
+
+
+def markov_events(order: float, *, users: int = 200, seed: int = 1) -> Events:
+    """Users of 2 to 21 events, interleaved in time; each next item is the successor with
+    probability `order`."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 22, users)
+    items, times = [], []
+    for length in lengths:
+        item = int(rng.integers(N_ITEMS))
+        history = []
+        for _ in range(length):
+            history.append(item + 1)
+            item = (item + 1) % N_ITEMS if rng.random() < order else int(rng.integers(N_ITEMS))
+        items.append(history)
+        times.append(np.sort(rng.integers(0, 10_000, length)))
+    n = int(lengths.sum())
+    return Events(
+        offsets=np.concatenate([[0, 0], np.cumsum(lengths)]),
+        item_idx=np.concatenate(items).astype(np.int32),
+        timestamp=START + MINUTE * np.concatenate(times).astype(np.int64),
+        session_idx=np.zeros(n, dtype=np.int64),
+        session_start=np.zeros(n, dtype=bool),
+        event_type=np.zeros(n, dtype=np.int8),
+        value=np.full(n, np.nan, dtype=np.float32),
+        source_row=np.arange(n, dtype=np.int64),
+    )
+
+
+CUT = START + 8_000 * MINUTE
+END = START + 10_000 * MINUTE
+
+
+def log_of(events: Events, until: int = CUT) -> LogUntil:
+    return LogUntil(events, until, N_ITEMS)
+
+
+def validation_of(events: Events, metric_name: str = "mrr@20") -> Validation:
+    return Validation(
+        events,
+        start=CUT,
+        end=END,
+        n_items=N_ITEMS,
+        metric_name=metric_name,
+        limit=10_000,
+        rng=generator(1, "validation"),
+    )
+
+
+def after(events: Events, timestamp: int, item: int) -> Events:
+    """The same log with every event from `timestamp` on changed to one item."""
+    items = events.item_idx.copy()
+    items[events.timestamp >= timestamp] = item
+    return dataclasses.replace(events, item_idx=items)

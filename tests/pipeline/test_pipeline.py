@@ -1,0 +1,219 @@
+"""The whole pipeline on the tiny data set: one real run, looked at from all sides."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from recsys_core.artifacts import read_json, sha256
+from recsys_core.layout import EDGES, STAGES
+from tasks.child import child_environment
+from tasks.closure import PLUMBING
+from tests.conftest import TINY, Clone, FinishedRun, overrides
+
+
+def statuses(clone: Clone) -> dict[str, Any]:
+    """What `dvc status` finds changed in the workspace, by stage."""
+    found: dict[str, Any] = json.loads(clone.dvc("status", "--json", cwd=clone.workspace).stdout)
+    return found
+
+
+def test_the_run_did_every_step_and_recorded_it(finished_run: FinishedRun) -> None:
+    record = read_json(finished_run.clone.workspace / "run.json")
+    assert record["state"] == "completed"
+    assert [step["step"] for step in record["steps"]] == [*STAGES, *EDGES]
+    assert {step["outcome"] for step in record["steps"]} == {"ran"}
+    assert all(step["seconds"] > 0 and step["peak_rss_mb"] > 20 for step in record["steps"])
+    assert record["code"]["commit"] == finished_run.clone.git("rev-parse", "HEAD").strip()
+    assert record["code"]["changed"] is False
+
+
+def test_it_ends_with_metrics_beside_baselines_and_a_users_list(finished_run: FinishedRun) -> None:
+    output = finished_run.output
+    for model in ("two_time_scale", "popularity", "recent_popularity", "transitions", "oracle"):
+        assert f"  {model} " in output
+    for cohort in ("all: ", "active: ", "inactive: "):
+        assert cohort in output
+    assert "recommendations.duckdb: view recommendations" in output
+    assert "recommended now" in output
+
+
+def test_the_table_is_there_with_its_view(finished_run: FinishedRun) -> None:
+    import duckdb
+
+    layout = finished_run.layout
+    users = pq.read_metadata(layout.user_vocabulary).num_rows
+    k = yaml.safe_load(layout.params.read_text())["score"]["k"]
+    with duckdb.connect(str(layout.table), read_only=True) as connection:
+        columns = [row[0] for row in connection.execute("DESCRIBE recommendations").fetchall()]
+        assert columns == ["user_id", "rank", "item_id", "score", "model_version", "as_of"]
+        counts = connection.execute(
+            "SELECT count(*), count(DISTINCT user_id), min(rank), max(rank) FROM recommendations"
+        ).fetchall()
+        assert counts == [(users * k, users, 1, k)]
+        runs = connection.execute("SELECT count(*) FROM recommendation_runs").fetchall()
+        assert runs == [(1,)]
+
+
+def test_the_checkout_stays_clean(finished_run: FinishedRun) -> None:
+    assert finished_run.clone.git("status", "--porcelain") == ""
+
+
+def test_dvc_finds_nothing_to_do(finished_run: FinishedRun) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in sorted((finished_run.clone.workspace / "artifacts").rglob("*"))
+    }
+    output = finished_run.clone.dvc("repro", cwd=finished_run.clone.workspace).stdout
+    assert "Data and pipelines are up to date." in output
+    for stage in STAGES:
+        assert f"Stage '{stage}' didn't change, skipping" in output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_width_reruns_from_train_rnn_on_and_nothing_before(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    clone = finished_run.clone
+    layout = clone.layout
+    kept = layout.params.read_text(encoding="utf-8")
+    try:
+        value = yaml.safe_load(kept)
+        value["train_rnn"]["hidden"] = 24
+        layout.params.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
+        assert {name for name, changes in statuses(clone).items() if changes} == {
+            "train_rnn",
+            # it trains the same network on, so it takes the same section
+            "refit",
+        }
+        output = clone.dvc("repro", "--dry", cwd=clone.workspace).stdout
+    finally:
+        layout.params.write_text(kept, encoding="utf-8")
+    run = [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+    assert run == ["train_rnn", "evaluate", "refit", "export_onnx"]
+    for stage in ("ingest", "validate", "sessionize", "train_embeddings"):
+        assert f"Stage '{stage}' didn't change, skipping" in output
+
+
+def declared_inputs(stage: str, workspace: Path) -> list[str]:
+    """The files and folders that dvc.lock says a stage read."""
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text(encoding="utf-8"))
+    return [entry["path"] for entry in lock["stages"][stage]["deps"]]
+
+
+def files_under(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a folder, by its path from there."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_gives_the_same_bytes_elsewhere_from_its_declared_inputs_alone(
+    finished_run: FinishedRun, tmp_path: Path, stage: str
+) -> None:
+    """Another folder, no cache, only what dvc.yaml names: an undeclared input is missing."""
+    workspace = finished_run.clone.workspace
+    packages = ["recsys_core", "tasks"]
+    inits = [
+        path.relative_to(workspace).as_posix()
+        for name in packages
+        for path in (workspace / name).rglob("__init__.py")
+    ]
+    for name in {*declared_inputs(stage, workspace), *PLUMBING, *inits, "params.yaml"}:
+        source, target = workspace / name, tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, target)
+    done = subprocess.run(
+        [sys.executable, "-m", f"tasks.stages.{stage}"],
+        cwd=tmp_path,
+        env=child_environment({**finished_run.clone.environment, "TZ": "Asia/Tokyo"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text(encoding="utf-8"))
+    for output in lock["stages"][stage]["outs"]:
+        again, before = tmp_path / output["path"], workspace / output["path"]
+        if before.is_dir():
+            assert files_under(again) == files_under(before)
+        else:
+            assert again.read_bytes() == before.read_bytes(), output["path"]
+
+
+def test_reports_hold_no_path_and_no_host(finished_run: FinishedRun) -> None:
+    workspace = finished_run.clone.workspace
+    reports = sorted((workspace / "reports").glob("*.json"))
+    assert {path.stem for path in reports} >= set(STAGES)
+    for path in reports:
+        text = path.read_text(encoding="utf-8")
+        assert str(workspace) not in text
+        assert str(finished_run.clone.root) not in text
+        assert os.uname().nodename not in text
+
+
+def test_a_second_run_leaves_the_stages_alone(second_run: FinishedRun) -> None:
+    record = read_json(second_run.clone.root / "runs" / "second" / "run.json")
+    outcomes = {step["step"]: step["outcome"] for step in record["steps"]}
+    # another workspace, the same params: everything comes from the shared cache
+    assert {outcomes[stage] for stage in STAGES} == {"restored"}
+    assert {outcomes[edge] for edge in EDGES} == {"ran"}
+
+
+def test_both_runs_publish_the_same_rows(
+    finished_run: FinishedRun, second_run: FinishedRun
+) -> None:
+    import duckdb
+
+    tables = []
+    for name in ("default", "second"):
+        path = finished_run.clone.root / "runs" / name / "published" / "recommendations.duckdb"
+        with duckdb.connect(str(path), read_only=True) as connection:
+            tables.append(
+                connection.execute(
+                    "SELECT user_id, rank, item_id, score FROM recommendations ORDER BY 1, 2"
+                ).fetchall()
+            )
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 0
+
+
+@pytest.fixture(scope="module")
+def second_run(finished_run: FinishedRun) -> FinishedRun:
+    """The same params once more, in another workspace of the same checkout."""
+    done = finished_run.clone.twotempo("run", "-w", "runs/second", *overrides(TINY))
+    return FinishedRun(clone=finished_run.clone, output=done.stdout)
+
+
+def test_score_publishes_again_without_training(second_run: FinishedRun) -> None:
+    clone = second_run.clone
+    done = clone.twotempo("score", "-w", "runs/second")
+    record = read_json(clone.root / "runs" / "second" / "run.json")
+    assert record["flow"] == "score"
+    assert [step["step"] for step in record["steps"]] == ["score", "publish"]
+    assert "recommended now" in done.stdout
+
+
+def test_a_failing_stage_is_one_line_and_is_recorded(clone: Clone) -> None:
+    done = clone.twotempo(
+        "run", "-w", "runs/broken", "-S", "ingest.dataset=nothing_of_that_name", code=1
+    )
+    assert done.stderr.splitlines()[-1].startswith("error: ingest failed with code 255: ")
+    assert "Traceback" not in done.stderr
+    record = read_json(clone.root / "runs" / "broken" / "run.json")
+    assert record["state"] == "failed"
+    assert record["steps"] == []
+    assert "nothing_of_that_name" in record["error"]

@@ -1,0 +1,231 @@
+"""The stage `evaluate` in a workspace of its own: a random model, beside counts that are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.data.events import Events
+from recsys_core.data.oracle import Oracle, write_oracle
+from recsys_core.data.splits import Split
+from recsys_core.errors import ContractError, DataError
+from recsys_core.layout import Layout
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.requests import known_events
+from recsys_core.sections import Evaluate
+from recsys_core.tables import (
+    ITEM_VOCABULARY,
+    METRICS,
+    RANKS,
+    read_table,
+    write_events,
+    write_table,
+)
+from tasks.model_files import write_model
+from tasks.stages.evaluate import run
+from tests.event_rows import HOUR, events_of, random_rows
+from tests.serving_world import make_model
+from tests.small_logs import contents
+
+N_KNOWN = 20
+CUT = 100 * HOUR
+SPLIT = Split(valid_start=80 * HOUR, test_start=CUT, end=120 * HOUR, as_of=120 * HOUR - 1)
+PARAMS = Evaluate(
+    first_metric="mrr@5",
+    cutoffs=(2, 5),
+    seen_filter=False,
+    recent_hours=(5.0, 20.0),
+    bootstrap_draws=20,
+    batch=16,
+)
+
+
+def small_events() -> Events:
+    """Items 1 to 20 from hour 0 on, 21 to 25 from the test period's start on."""
+    begin = [(1, item, item) for item in range(1, N_KNOWN + 1)]
+    old = random_rows(500, users=40, items=N_KNOWN, end=CUT - HOUR)
+    new = random_rows(150, users=45, items=25, end=20 * HOUR, seed=6)
+    first = [(2, item, CUT + item) for item in range(21, 26)]
+    return events_of(
+        [
+            *begin,
+            *((user, item, HOUR + time) for user, item, time in old),
+            *first,
+            *((user, item, CUT + 100 + time) for user, item, time in new),
+        ]
+    )
+
+
+def workspace(root: Path, *, n_items: int = N_KNOWN, events: Events | None = None) -> Layout:
+    """What evaluate reads, and nothing else."""
+    layout = Layout(root)
+    events = small_events() if events is None else events
+    write_events(layout.events, events)
+    write_json(layout.split, SPLIT.to_json())
+    first = np.array([events.timestamp[events.item_idx == item].min() for item in range(1, 26)])
+    vocabulary = pa.table(
+        {
+            "item_idx": pa.array(range(1, 26), pa.int32()),
+            "item_id": [f"i{item}" for item in range(1, 26)],
+            "first_timestamp": pa.array(first, pa.int64()).cast(ITEM_VOCABULARY.field(2).type),
+        },
+        schema=ITEM_VOCABULARY,
+    )
+    write_table(layout.item_vocabulary, vocabulary, ITEM_VOCABULARY)
+    write_model(layout.stage("train_rnn"), make_model(n_items=n_items))
+    return layout
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = workspace(tmp_path_factory.mktemp("evaluated"))
+    run(layout=layout, evaluate=PARAMS, seed=7)
+    return layout
+
+
+def test_every_model_ranks_every_target(evaluated):
+    ranks = read_table(evaluated.ranks, RANKS).to_pandas()
+    models = ["two_time_scale", "transitions", "recent_popularity", "popularity"]
+    assert ranks["model"].drop_duplicates().tolist() == models
+    sizes = ranks.groupby("model").size()
+    events = small_events()
+    asked = (events.timestamp >= CUT) & (events.position > 0)
+    assert sizes.unique().tolist() == [np.count_nonzero(asked)]
+    report = read_json(evaluated.report("evaluate"))
+    assert report["rows"]["out"] == np.count_nonzero(asked)
+    assert report["rows"]["in"] == np.count_nonzero(events.timestamp >= CUT)
+    assert report["rows"]["in"] == report["rows"]["out"] + report["rows"]["first_of_their_user"]
+    assert report["rows"]["first_of_their_user"] > 0
+
+
+def test_the_model_is_ranked_by_its_own_scores(evaluated):
+    events, model = small_events(), make_model(n_items=N_KNOWN)
+    ranks = read_table(evaluated.ranks, RANKS).to_pandas()
+    ours = ranks[ranks["model"] == "two_time_scale"].iloc[::7]
+    known = known_events(events, N_KNOWN)
+    for row in ours.itertuples():
+        start = events.offsets[row.user_idx]
+        history = np.count_nonzero(events.item_idx[start : start + row.position] <= N_KNOWN)
+        assert row.active == (history >= model.input_spec.t_star)
+        vectors = user_vectors(
+            model, known, user_idx=np.array([row.user_idx]), history=np.array([history])
+        )
+        scores = model.scores(torch.from_numpy(vectors)).detach().numpy()[0, 1:]
+        if row.target > N_KNOWN:
+            assert (row.rank, row.known) == (0, False)
+            continue
+        assert row.rank == np.count_nonzero(scores >= scores[row.target - 1] - 1e-5)
+        log_sum = np.log(np.exp(scores.astype(float)).sum())
+        assert row.nll == pytest.approx(log_sum - scores[row.target - 1], rel=1e-3, abs=1e-4)
+    assert ours["active"].any()
+    assert not ours["known"].all()
+
+
+def test_report_and_tables_say_the_same(evaluated):
+    report = read_json(evaluated.report("evaluate"))
+    ranks = read_table(evaluated.ranks, RANKS).to_pandas()
+    ranks["mrr@5"] = np.where(ranks["rank"].between(1, 5), 1 / np.maximum(ranks["rank"], 1), 0)
+    of_all = ranks.groupby("model")["mrr@5"].mean()
+    assert report["two_time_scale"]["all"]["mrr@5"] == pytest.approx(
+        of_all["two_time_scale"], rel=1e-5
+    )
+    for model, metrics in report["baselines"].items():
+        assert metrics["mrr@5"] == pytest.approx(of_all[model], rel=1e-5)
+        assert report["difference"][model]["value"] == pytest.approx(
+            of_all["two_time_scale"] - of_all[model], rel=1e-4, abs=1e-7
+        )
+        interval = report["interval"][model]
+        assert interval["low"] <= interval["value"] <= interval["high"]
+    active = ranks[(ranks["model"] == "two_time_scale") & ranks["active"]]
+    assert report["targets"]["active"] == len(active)
+    assert report["two_time_scale"]["active"]["mrr@5"] == pytest.approx(
+        active["mrr@5"].mean(), rel=1e-5
+    )
+    table = read_table(evaluated.metrics, METRICS).to_pandas()
+    row = table[(table["model"] == "popularity") & (table["cohort"] == "inactive")]
+    bars = read_json(evaluated.report("cohorts"))
+    bar = next(bar for bar in bars if bar["bar"] == "inactive: popularity")
+    assert bar["value"] == pytest.approx(row[row["metric"] == "mrr@5"]["value"].item(), rel=1e-5)
+
+
+def test_a_second_run_writes_the_same_bytes(evaluated, tmp_path):
+    layout = workspace(tmp_path)
+    run(layout=layout, evaluate=PARAMS, seed=7)
+    for folder in ("artifacts/evaluate", "reports"):
+        assert contents(layout.root / folder) == contents(evaluated.root / folder)
+
+
+def test_the_seen_filter_turns_repeats_into_misses(evaluated, tmp_path):
+    layout = workspace(tmp_path)
+    with_filter = Evaluate(**{**vars(PARAMS), "seen_filter": True})
+    run(layout=layout, evaluate=with_filter, seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    events = small_events()
+    for row in ranks.iloc[::5].itertuples():
+        start = events.offsets[row.user_idx]
+        seen = row.target in events.item_idx[start : start + row.position]
+        assert (row.rank == 0) == (seen or not row.known)
+    assert read_json(layout.report("evaluate"))["seen_filter"] is True
+
+
+def test_a_model_with_a_smaller_vocabulary_misses_what_it_does_not_know(tmp_path):
+    layout = workspace(tmp_path, n_items=12)
+    run(layout=layout, evaluate=PARAMS, seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    ours = ranks[ranks["model"] == "two_time_scale"]
+    assert ((ours["rank"] == 0) == (ours["target"] > 12)).all()
+    assert (ours["known"] == (ours["target"] <= N_KNOWN)).all()
+
+
+def test_the_truth_stands_beside_the_model_where_it_is_known(tmp_path):
+    layout = workspace(tmp_path)
+    events = small_events()
+    asked = np.flatnonzero((events.timestamp >= CUT) & (events.position > 0))[::2]
+    asked = asked[np.argsort(events.source_row[asked])]
+    items = events.item_idx[asked] - 1
+    query = np.zeros((len(asked), 25), dtype=np.float32)
+    query[np.arange(len(asked)), items] = 5.0  # the truth all but names the item
+    oracle = Oracle(
+        item_ids=[f"i{item}" for item in range(1, 26)],
+        topic_offsets=np.array([0, 25]),
+        factors=np.eye(25, dtype=np.float32),
+        appeal=np.zeros((1, 25), dtype=np.float32),
+        source_row=events.source_row[asked],
+        period=np.zeros(len(asked), dtype=np.int64),
+        query=query,
+        topic_log_probability=np.zeros((len(asked), 1), dtype=np.float32),
+        previous_item=np.full(len(asked), -1, dtype=np.int32),
+        repeat_probability=np.zeros(len(asked), dtype=np.float32),
+    )
+    write_oracle(layout.oracle, oracle)
+    run(layout=layout, evaluate=PARAMS, seed=7)
+    report = read_json(layout.report("evaluate"))
+    assert report["not_covered"] == {
+        "two_time_scale": 0,
+        "transitions": 0,
+        "recent_popularity": 0,
+        "popularity": 0,
+        "oracle": report["targets"]["all"] - len(asked),
+    }
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    truth = ranks[ranks["model"] == "oracle"]
+    assert truth["rank"].tolist() == [int(known) for known in truth["known"]]
+    expected = (np.exp(5) + N_KNOWN - 1) / np.exp(5)
+    assert report["baselines"]["oracle"]["perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert report["difference"]["oracle"]["high"] < 0
+
+
+def test_a_model_that_knows_the_test_period_is_refused(tmp_path):
+    layout = workspace(tmp_path, n_items=25)
+    with pytest.raises(ContractError, match="knows 25 items, but 20 were known"):
+        run(layout=layout, evaluate=PARAMS, seed=7)
+
+
+def test_no_targets_are_said(tmp_path):
+    events = events_of([(item, item, (99 if item <= 20 else 110) * HOUR) for item in range(1, 26)])
+    layout = workspace(tmp_path, events=events)
+    with pytest.raises(DataError, match="no event of the test period has an earlier event"):
+        run(layout=layout, evaluate=PARAMS, seed=7)

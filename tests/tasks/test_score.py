@@ -1,0 +1,193 @@
+"""The score edge: every user with an event, in whole shards that are taken up again."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_core.artifacts import write_json
+from recsys_core.errors import ContractError, DataError, ModelError
+from recsys_core.layout import Layout
+from recsys_core.sections import Score
+from recsys_core.serving.engine import ScoringEngine, TopItems
+from recsys_core.serving.shards import read_score_run
+from recsys_core.tables import ITEM_VOCABULARY, SCORES, write_events, write_table
+from tasks.edges.score import run
+from tests.serving_world import (
+    HOSTILE,
+    N_ITEMS,
+    item_ids,
+    make_events,
+    make_workspace,
+    random_histories,
+    register_bundle,
+    tiny_bundle,
+    user_ids,
+    vocabulary_table,
+)
+
+SCORE = Score(k=5, seen_filter=True, shard_users=4)
+
+# 13 users; the third has no event, the last knows nothing but what the model does not
+HISTORIES = [*random_histories([3, 7, 0, 1, 12, 2, 2, 2, 9, 4, 4, 6]), [N_ITEMS + 1, N_ITEMS + 2]]
+
+
+@pytest.fixture
+def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = make_workspace(tmp_path, histories=HISTORIES, n_items=N_ITEMS + 2)
+    register_bundle(layout, tiny_bundle(tmp_path_factory.getbasetemp()))
+    return layout
+
+
+@pytest.fixture
+def scored_users(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many users each call of the real engine scored."""
+    calls: list[int] = []
+    top_items = ScoringEngine.top_items
+
+    def counted(
+        self: ScoringEngine, known: object, user_idx: list[int], **options: object
+    ) -> TopItems:
+        calls.append(len(user_idx))
+        return top_items(self, known, user_idx, **options)
+
+    monkeypatch.setattr(ScoringEngine, "top_items", counted)
+    return calls
+
+
+def scores_of(layout: Layout) -> pa.Table:
+    return pa.concat_tables(pq.read_table(part) for part in read_score_run(layout.scores).parts)
+
+
+def test_every_user_with_an_event_is_scored(layout: Layout) -> None:
+    run(layout=layout, score=SCORE)
+    scored = read_score_run(layout.scores)
+    assert [shard.users for shard in scored.shards] == [4, 4, 4]
+    table = scores_of(layout)
+    assert table.schema == SCORES
+    everybody = user_ids(len(HISTORIES))
+    expected = sorted(set(everybody) - {everybody[2]}, key=str.encode)
+    assert table.column("user_id").unique().to_pylist() == expected
+    assert table.num_rows + scored.shortfall == 12 * SCORE.k
+    assert scored.shortfall == 0
+    assert set(HOSTILE) & set(table.column("user_id").to_pylist())
+
+
+def test_seen_items_are_not_recommended(layout: Layout) -> None:
+    run(layout=layout, score=SCORE)
+    names, seen = item_ids(N_ITEMS + 2), {}
+    for user, history in zip(user_ids(len(HISTORIES)), HISTORIES, strict=True):
+        seen[user] = {names[item - 1] for item in history}
+    rows = scores_of(layout).to_pylist()
+    assert rows
+    for row in rows:
+        assert row["item_id"] not in seen[row["user_id"]]
+        assert row["item_id"] in names[:N_ITEMS]
+
+
+def test_what_is_left_out_of_histories_is_counted(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run(layout=layout, score=SCORE)
+    assert "unknown_item_events_left_out=2 users_without_known_events=1" in caplog.text
+    assert "provider=" in caplog.text
+    assert "users_per_second=" in caplog.text
+
+
+def test_a_user_of_unknown_items_alone_gets_the_prior(layout: Layout) -> None:
+    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=100))
+    before = {row["user_id"]: [] for row in scores_of(layout).to_pylist()}
+    for row in scores_of(layout).to_pylist():
+        before[row["user_id"]].append(row["item_id"])
+    stranger = user_ids(len(HISTORIES))[-1]
+    assert len(before[stranger]) == 5
+    assert sum(items == before[stranger] for items in before.values()) == 1
+
+
+def test_a_second_run_scores_nothing(layout: Layout, scored_users: list[int]) -> None:
+    run(layout=layout, score=SCORE)
+    before = {path: path.read_bytes() for path in layout.scores.rglob("*") if path.is_file()}
+    assert scored_users == [4, 4, 4]
+    run(layout=layout, score=SCORE)
+    assert scored_users == [4, 4, 4]
+    assert {
+        path: path.read_bytes() for path in layout.scores.rglob("*") if path.is_file()
+    } == before
+
+
+def test_a_stopped_run_goes_on(
+    layout: Layout, scored_users: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ScoringEngine.run
+    batches = 0
+
+    def stopped(self: ScoringEngine, inputs: dict[str, object]) -> object:
+        nonlocal batches
+        batches += 1
+        if batches == 3:
+            raise ModelError("stopped here")
+        return whole(self, inputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ScoringEngine, "run", stopped)
+        with pytest.raises(ModelError, match="stopped here"):
+            run(layout=layout, score=SCORE)
+    with pytest.raises(ContractError):
+        read_score_run(layout.scores)
+    scored_users.clear()
+    run(layout=layout, score=SCORE)
+    assert scored_users == [4]
+    assert scores_of(layout).num_rows == 12 * SCORE.k
+
+
+def test_a_late_row_scores_all_again(layout: Layout, scored_users: list[int]) -> None:
+    run(layout=layout, score=SCORE)
+    late = [list(history) for history in HISTORIES]
+    late[0][0] = late[0][0] % N_ITEMS + 1  # another item, the same times
+    write_events(layout.events, make_events(late))
+    scored_users.clear()
+    run(layout=layout, score=SCORE)
+    assert scored_users == [4, 4, 4]
+
+
+def test_two_workspaces_give_the_same_bytes(
+    layout: Layout, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = make_workspace(
+        tmp_path_factory.mktemp("other"), histories=HISTORIES, n_items=N_ITEMS + 2
+    )
+    register_bundle(other, tiny_bundle(tmp_path_factory.getbasetemp()))
+    for workspace in (layout, other):
+        run(layout=workspace, score=SCORE)
+    first, second = (
+        {
+            path.relative_to(workspace.scores): path.read_bytes()
+            for path in workspace.scores.rglob("*")
+            if path.is_file()
+        }
+        for workspace in (layout, other)
+    )
+    assert first == second
+
+
+def test_without_a_champion(tmp_path: Path) -> None:
+    layout = make_workspace(tmp_path, histories=[[1]])
+    with pytest.raises(ContractError, match="no champion; run the register edge first"):
+        run(layout=layout, score=SCORE)
+
+
+def test_a_champion_of_another_log_is_refused(layout: Layout) -> None:
+    other = vocabulary_table(item_ids(N_ITEMS + 2)[::-1], ITEM_VOCABULARY)
+    write_table(layout.item_vocabulary, other, ITEM_VOCABULARY)
+    with pytest.raises(ContractError, match="first 40 items are not those of champion"):
+        run(layout=layout, score=SCORE)
+
+
+def test_nobody_to_score(layout: Layout) -> None:
+    write_events(layout.events, make_events([[] for _ in HISTORIES]))
+    write_json(layout.split, {"valid_start": 0, "test_start": 1, "end": 2, "as_of": 1})
+    with pytest.raises(DataError, match="nobody to score"):
+        run(layout=layout, score=SCORE)

@@ -54,29 +54,29 @@ def options(
 @app.command()
 def run(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None) -> None:
     """Train, evaluate, score and publish; what is up to date already is left alone."""
-    from flows.console import prepare_environment, quiet_prefect
+    from flows.console import on_console, prepare_environment
     from flows.workspace import prepared
 
     prepare_environment()
     with prepared(workspace, overrides or [], called_from=Path.cwd()):
         from flows.retrain import retrain
 
-        quiet_prefect()
-        retrain(workspace)
+        with on_console():
+            retrain(workspace)
 
 
 @app.command()
 def score(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Score every user with the champion and publish the table, without training."""
-    from flows.console import prepare_environment, quiet_prefect
+    from flows.console import on_console, prepare_environment
     from flows.workspace import existing, locked
 
     prepare_environment()
     with locked(existing(workspace)):
         from flows.score import score_and_publish
 
-        quiet_prefect()
-        score_and_publish(workspace)
+        with on_console():
+            score_and_publish(workspace)
 
 
 @app.command()

@@ -2,21 +2,26 @@
 
 import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from recsys_core.errors import ConfigError
+from recsys_core.errors import ConfigError, StepError
 from tasks.step import DO_NOT_REPORT_USE
 
 ENGINE = ("flow_engine", "task_engine")
 DEFAULTS = {
     # a busy laptop, or a first start that makes a database, may need more than Prefect's 20 s
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # what the server lost of Prefect's own events is no matter of the run
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     # with no server configured a temporary one is started
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)s %(message)s",
 }
+INTERRUPTED = "the run was interrupted; start it again, and it goes on after the last finished step"
+UNREACHED = "Failed to reach API"
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -30,17 +35,55 @@ class OwnLines(logging.Filter):
     """Lets a run's own lines and warnings of others through.
 
     Prefect's engine reports each state and each failure with its traceback; the steps say the same
-    in one line, and the server keeps Prefect's version.
+    in one line, and the server keeps its own version. Its events matter to its own pages alone.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if Path(record.pathname).parents[1] == Path(__file__).parents[1]:
             return True
+        if record.name.startswith("prefect.events"):
+            return False
         return record.levelno >= logging.WARNING and record.module not in ENGINE
 
 
-def quiet_prefect() -> None:
-    """Show only `OwnLines` on the console; to be called once Prefect is imported."""
+@contextmanager
+def on_console() -> Iterator[None]:
+    """Run a flow for a person at a console: `OwnLines` are shown, and a lost server is one line.
+
+    To be entered once Prefect is imported.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    _quiet()
+    # Ctrl-C ends the temporary server too; nobody should wait a minute for it to come back
+    temporary = PREFECT_API_URL.value() is None
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1} if temporary else {}):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise StepError(INTERRUPTED) from error
+        except (httpx.HTTPError, RuntimeError) as error:
+            if not isinstance(error, httpx.HTTPError) and UNREACHED not in str(error):
+                raise
+            if _was_interrupted(error):
+                raise StepError(INTERRUPTED) from error
+            server = "temporary server" if temporary else f"server {PREFECT_API_URL.value()}"
+            raise StepError(
+                f"Prefect's {server} does not answer ({error}); start it, or unset PREFECT_API_URL"
+            ) from error
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error came from: it is raised again while the engine reports it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
+def _quiet() -> None:
     from prefect.logging.handlers import PrefectConsoleHandler
 
     handlers = [

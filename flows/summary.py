@@ -1,6 +1,5 @@
 """What a run says at its end: metrics beside baselines, where the table is, one user by title."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from tasks.lookup import example_user, published_table, read_history, read_recom
 
 Row = dict[str, Any]
 
-WIDTH = 120
+WIDTH = 124
 KINDS = ("mrr", "recall", "ndcg")
 SHOWN_EVENTS = 10
 PERPLEXITY = "perplexity"
@@ -35,7 +34,7 @@ def print_metrics(workspace: Path) -> None:
     """Print each cohort's metrics, a row for each model, with 95 % intervals over users."""
     layout = Layout(workspace)
     rows = read_table(layout.metrics, METRICS)
-    columns = [*_metrics_at(read_params(layout.params).evaluate.first_metric), PERPLEXITY]
+    columns = [*_metrics_at(read_params(layout.params).first_metric), PERPLEXITY]
     table = _table(
         "Next item, all items ranked, ties count against the model; 95 % intervals by user"
     )
@@ -45,7 +44,10 @@ def print_metrics(workspace: Path) -> None:
     for cohort in pc.unique(rows.column(COHORT)).to_pylist():
         of_cohort = rows.filter(pc.equal(rows.column(COHORT), cohort)).to_pylist()
         table.add_section()
-        table.add_row(f"{cohort}: {of_cohort[0][TARGETS]:,} targets, {of_cohort[0][USERS]:,} users")
+        table.add_row(
+            f"{cohort}: {of_cohort[0][TARGETS]:,} targets, {of_cohort[0][USERS]:,} users",
+            style="bold",
+        )
         models: dict[str, dict[str, Row]] = {}
         for row in of_cohort:
             models.setdefault(row[MODEL], {})[row[METRIC]] = row
@@ -122,6 +124,5 @@ def _table(title: str) -> Table:
 
 
 def _console() -> Console:
-    """Standard output; markup is off, since a title may hold brackets."""
-    terminal = sys.stdout.isatty()
-    return Console(markup=False, emoji=False, width=None if terminal else WIDTH)
+    """Standard output, as wide as the tables; markup is off, since a title may hold brackets."""
+    return Console(markup=False, emoji=False, width=WIDTH)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys_core.errors import ConfigError
 from recsys_core.sections import (
@@ -27,12 +27,15 @@ from recsys_core.sections import (
 
 
 class Params(BaseModel):
-    """The whole of params.yaml: a section for each stage and edge, and the shared ones (`seed`,
-    `split`)."""
+    """The whole of params.yaml: a section for each stage and edge, and the shared ones.
+
+    `first_metric` decides wherever one number must: it ends training, picks windows, and is judged.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
+    first_metric: str
     split: Annotated[DaysSplit | QuantileSplit, Field(discriminator="kind")]
     ingest: Ingest
     validate_: Validate = Field(alias="validate")
@@ -47,6 +50,17 @@ class Params(BaseModel):
     score: Score
     publish: Publish
 
+    @model_validator(mode="after")
+    def _first_metric_is_evaluated(self) -> "Params":
+        name, _, cutoff = self.first_metric.partition("@")
+        known = name in ("recall", "mrr", "ndcg") and cutoff.isdigit()
+        if not known or int(cutoff) not in self.evaluate.cutoffs:
+            raise ValueError(
+                f"first_metric is {self.first_metric!r}, it must be recall@k, mrr@k or ndcg@k "
+                f"with k one of {self.evaluate.cutoffs}"
+            )
+        return self
+
     def section(self, name: str) -> Any:
         """A section by its name in params.yaml."""
         for field, info in type(self).model_fields.items():
@@ -55,7 +69,7 @@ class Params(BaseModel):
         raise ConfigError(f"params.yaml has no section {name!r}; it has {section_names()}")
 
 
-SHARED_SECTIONS = ("seed", "split")
+SHARED_SECTIONS = ("seed", "first_metric", "split")
 
 
 def section_names() -> list[str]:

@@ -141,11 +141,9 @@ class TrainRnn:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """`first_metric` decides; `recent_hours` are the windows that recent popularity may choose from
-    on validation."""
+    """`recent_hours` are the windows that the baselines may choose from on validation."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
-    first_metric: str
     cutoffs: tuple[int, ...]
     seen_filter: bool
     recent_hours: tuple[float, ...]
@@ -154,16 +152,6 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         _positive(self, "bootstrap_draws", "batch")
-        name, _, cutoff = self.first_metric.partition("@")
-        if (
-            name not in ("recall", "mrr", "ndcg")
-            or not cutoff.isdigit()
-            or int(cutoff) not in self.cutoffs
-        ):
-            raise ValueError(
-                f"first_metric is {self.first_metric!r}, it must be recall@k, mrr@k or ndcg@k "
-                f"with k one of {self.cutoffs}"
-            )
         if not self.recent_hours or min(self.recent_hours) <= 0 or min(self.cutoffs) <= 0:
             raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
 

@@ -80,6 +80,11 @@ class Clone:
     def git(self, *arguments: str) -> str:
         return self.call("git", *arguments).stdout
 
+    def set_author(self) -> None:
+        """Commits in this clone are nobody's."""
+        self.git("config", "user.name", "test")
+        self.git("config", "user.email", "test@example.org")
+
 
 def overrides(values: Sequence[str]) -> list[str]:
     """`-S` before each of the values."""
@@ -113,8 +118,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         environment.pop(name, None)
     cloned = Clone(root=root, environment=environment)
     cloned.git("init", "--quiet", "--initial-branch", "main")
-    cloned.git("config", "user.name", "test")
-    cloned.git("config", "user.email", "test@example.org")
+    cloned.set_author()
     cloned.git("add", "--all")
     cloned.git("commit", "--quiet", "--no-verify", "--message", "as it lies")
     return cloned
@@ -122,7 +126,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The one run of the whole flow that all tests look at; they change nothing in its workspace."""
+    """The one run of the whole flow that all tests look at and none of them changes."""
 
     clone: Clone
     output: str

@@ -1,6 +1,6 @@
 """Events of all users as memory-mapped columns with user offsets (CSR).
 
-    offsets      0 0       3           5            user u's events are rows offsets[u] to offsets[u + 1]
+    offsets      0 0       3           5            user u has rows offsets[u] to offsets[u + 1]
     item_idx         4 1 4     2 4                  (N,) int32, 0 never occurs (PAD)
     timestamp        a b c     a c                  (N,) int64, microseconds since 1970, UTC
     session_start    1 0 1     1 0                  (N,) bool
@@ -47,7 +47,9 @@ class Events:
     @cached_property
     def position(self) -> Int64:
         """How many earlier events the event's user has. (N,)"""
-        return np.arange(len(self), dtype=np.int64) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        return np.arange(len(self), dtype=np.int64) - np.repeat(
+            self.offsets[:-1], np.diff(self.offsets)
+        )
 
     def counts_before(self, timestamp: int) -> Int64:
         """Per user_idx, the number of events earlier than `timestamp`. (U + 1,)"""

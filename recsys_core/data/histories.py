@@ -1,8 +1,9 @@
 """Slices of users' histories as right-padded batches.
 
-    user 7, events 2 to 5   ->   items        [ 9  4  9  0  0 ]     0 is PAD
-                                 gap_seconds  [ 61 3 900 0  0 ]     time since the user's event before, -1 for the first
-                                 length       3
+user 7, events 2 to 5   ->   items        [ 9  4  9  0  0 ]     0 is PAD
+                             gap_seconds  [ 61 3 900 0  0 ]     time since the user's event before,
+                             -1 for the first
+                             length       3
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Histories:
 
 
 def gather_histories(events: Events, user_idx: Int64, *, start: Int64, stop: Int64) -> Histories:
-    """Events `start` (inclusive) to `stop` (exclusive) of each user, padded on the right to the longest, at least 1.
+    """Events `start` (inclusive) to `stop` (exclusive) of each user, padded on the right to the
+    longest, at least 1.
 
     Positions count a user's events from 0. (B,) three times in, (B, T) out.
     """
@@ -43,4 +45,6 @@ def gather_histories(events: Events, user_idx: Int64, *, start: Int64, stop: Int
     before = np.where(valid & ~first, rows - 1, rows)
     gap = (events.timestamp[rows] - events.timestamp[before]) / 1e6
     gap_seconds = np.where(first, NO_GAP, gap).astype(np.float32)
-    return Histories(items=items, gap_seconds=np.where(valid, gap_seconds, np.float32(0)), length=length)
+    return Histories(
+        items=items, gap_seconds=np.where(valid, gap_seconds, np.float32(0)), length=length
+    )

@@ -50,7 +50,7 @@ def population(
     }
 
 
-def choices(windows: Windows, evaluate: Evaluate, *, t_star: int) -> Report:
+def choices(windows: Windows, evaluate: Evaluate, *, first_metric: str, t_star: int) -> Report:
     """What was chosen on validation, and the rules; `transition_hours` null is the whole log."""
     return {
         "recent_hours": windows.recent_hours,
@@ -59,7 +59,7 @@ def choices(windows: Windows, evaluate: Evaluate, *, t_star: int) -> Report:
             "recent_popularity": _by_hours(windows.recent_values),
             "transitions": _by_hours(windows.transition_values),
         },
-        "first_metric": evaluate.first_metric,
+        "first_metric": first_metric,
         "seen_filter": evaluate.seen_filter,
         "t_star": t_star,
         "protocol": PROTOCOL,

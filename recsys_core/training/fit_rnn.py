@@ -33,6 +33,11 @@ from recsys_core.training.samplers import Candidates, NegativeSampler
 from recsys_core.training.validation import Validation
 from recsys_core.training.windows import Windows, active_windows, bucket_by_length, inactive_windows
 
+WEIGHT_FLOOR = 1e-6
+"""Windows without an event that weighs this much beside an average one's 1 are left out: with a
+short
+half-life most of a long log could not move a weight any more."""
+
 
 class RnnTrainer:
     """Trains a `TwoTimeScale` on the events of `log`."""
@@ -88,6 +93,7 @@ class RnnTrainer:
                 self._counts, t_star=params.t_star, window=params.window, rng=rng
             ),
         }
+        windows = {name: self._worth_training(part) for name, part in windows.items()}
         batches = [
             (name, batch)
             for name, part in windows.items()
@@ -102,6 +108,12 @@ class RnnTrainer:
             losses += self._step(name, batch, draws) * targets
             done += targets
             yield done, total, losses / done
+
+    def _worth_training(self, windows: Windows) -> Windows:
+        """The windows whose latest event, the heaviest of each, weighs enough to be worth the
+        time."""
+        latest = self._log.events.offsets[windows.user_idx] + windows.stop - 1
+        return windows.take(np.flatnonzero(self._weights[latest] >= WEIGHT_FLOOR))
 
     def _step(self, name: str, windows: Windows, draws: torch.Generator) -> float:
         params, events, device = self._params, self._log.events, self._device

@@ -14,13 +14,13 @@ from tasks.step import main
 logger = logging.getLogger(__name__)
 
 
-def run(*, layout: Layout, gate: Gate, evaluate: Evaluate, seed: int) -> None:
+def run(*, layout: Layout, gate: Gate, evaluate: Evaluate, first_metric: str, seed: int) -> None:
     """Write the verdict on the exported bundle beside the registry."""
     verify_manifest(layout.bundle)
     verdict = judge(
         read_table(layout.ranks, RANKS),
         gate,
-        metric=evaluate.first_metric,
+        metric=first_metric,
         draws=evaluate.bootstrap_draws,
         rng=generator(seed, "gate"),
     )

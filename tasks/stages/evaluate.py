@@ -14,7 +14,6 @@ from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
 from recsys_core.evaluation.cohorts import cohorts
-from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import Scorer, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
 from recsys_core.evaluation.scorers import baseline_scorer, vector_scorer
@@ -77,12 +76,12 @@ class Period:
         return cls(events, split, items, n_items, targets)
 
 
-def run(*, layout: Layout, evaluate: Evaluate, seed: int) -> None:
+def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> None:
     """Write ranks, metrics with intervals, and both reports."""
     period = Period.read(layout)
     model = read_model(layout.stage("train_rnn"))
     ours = _targets_of(model, period)
-    windows = _windows(period, evaluate)
+    windows = _windows(period, evaluate, first_metric=first_metric)
     everyone = np.ones(len(ours), dtype=bool)
     scorers = [(MODEL, _model_scorer(model, ours, period)), *_baselines(period, windows)]
     ranked = [
@@ -93,26 +92,26 @@ def run(*, layout: Layout, evaluate: Evaluate, seed: int) -> None:
     start = period.split.test_start
     groups = cohorts(ours, period.events, start=start, t_star=t_star, n_items=period.n_items)
 
-    metric, draws = evaluate.first_metric, evaluate.bootstrap_draws
+    draws = evaluate.bootstrap_draws
     rows = metric_rows(
         ranked, period.targets, groups, cutoffs=evaluate.cutoffs, seed=seed, draws=draws
     )
     compared = differences(
-        ranked[0], ranked[1:], period.targets, metric=metric, seed=seed, draws=draws
+        ranked[0], ranked[1:], period.targets, metric=first_metric, seed=seed, draws=draws
     )
     write_table(layout.ranks, ranks_table(ranked, period.targets, groups), RANKS)
     write_table(layout.metrics, metrics_table(rows), METRICS)
     in_period = events_in_period(period.events, start, end=period.split.end)
     report = {
-        **headline(rows, compared, model=MODEL, metric=metric),
+        **headline(rows, compared, model=MODEL, metric=first_metric),
         **population(ranked, groups, in_period),
-        **choices(windows, evaluate, t_star=t_star),
+        **choices(windows, evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
-    write_json(layout.report("cohorts"), bars(rows, metric=metric))
+    write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
 
 
-def _windows(period: Period, evaluate: Evaluate) -> Windows:
+def _windows(period: Period, evaluate: Evaluate, *, first_metric: str) -> Windows:
     """The baselines' windows, chosen on validation."""
     split = period.split
     windows = choose_windows(
@@ -120,7 +119,7 @@ def _windows(period: Period, evaluate: Evaluate) -> Windows:
         split,
         n_items=period.items.known_before(split.valid_start),
         hours=evaluate.recent_hours,
-        metric=evaluate.first_metric,
+        metric=first_metric,
         seen_filter=evaluate.seen_filter,
         batch=evaluate.batch,
     )
@@ -189,14 +188,7 @@ def _rank(name: str, scorer: Scorer, covered: Bool, period: Period, evaluate: Ev
         batch=evaluate.batch,
         seen_filter=evaluate.seen_filter,
     )
-    values = metric_of(ranks.rank, evaluate.first_metric)
-    logger.info(
-        "event=ranked model=%s targets=%d %s=%.4f",
-        name,
-        len(values),
-        evaluate.first_metric,
-        values.sum() / max(1, len(values)),
-    )
+    logger.info("event=ranked model=%s targets=%d", name, len(ranks.rank))
     return Ranked(name, ranks, covered)
 
 

@@ -38,7 +38,7 @@ def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) ->
         {
             "best_epoch": fit.best_epoch,
             "epochs": len(fit.curve),
-            "gamma": round(float(model.active.gamma), 6),
+            "gamma": round(float(model.active.gamma.detach()), 6),
             f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
         },
     )

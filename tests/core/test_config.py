@@ -60,15 +60,15 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("train_rnn", "dropout", 1.0, "at least 0 and less than 1"),
         ("train_rnn", "hidden", "wide", "train_rnn.hidden"),
         ("validate", "batch_rows", 0, "batch_rows is 0, it must be greater than 0"),
-        ("evaluate", "first_metric", "mrr@7", "first_metric is 'mrr@7'"),
+        (None, "first_metric", "mrr@7", "first_metric is 'mrr@7'"),
         ("evaluate", "recent_hours", [], "recent_hours and cutoffs"),
         ("refit", "kind", "sometimes", "refit.kind"),
     ],
 )
 def test_what_is_wrong_is_named(
-    value: dict[str, Any], section: str, key: str, bad: object, says: str
+    value: dict[str, Any], section: str | None, key: str, bad: object, says: str
 ) -> None:
-    value[section][key] = bad
+    (value if section is None else value[section])[key] = bad
     with pytest.raises(ConfigError) as caught:
         check_params(value, where="params.yaml")
     assert says in str(caught.value)

@@ -6,7 +6,7 @@ Reads files and signatures only, so that it is fast enough to run before every c
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,23 @@ def python_files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((CHECKOUT / folder).rglob("*.py"))]
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found: set[str] = set()
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, f"{path}: relative import"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(found)
 
 
 def packages(path: Path) -> set[str]:
@@ -61,7 +69,7 @@ def sections_in_source(kind: str, name: str) -> list[str]:
     path = CHECKOUT / "tasks" / kind / f"{name}.py"
     functions = [
         node
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in parsed(path).body
         if isinstance(node, ast.FunctionDef) and node.name == "run"
     ]
     assert len(functions) == 1, f"{path} must have one function `run`"
@@ -146,7 +154,7 @@ def test_data_dependencies_are_what_the_stage_reads() -> None:
 
 def called_in_flow(file: str, function: str) -> list[str]:
     """Names of the steps that a flow calls with its workspace, in the order of its lines."""
-    tree = ast.parse((CHECKOUT / "flows" / file).read_text(encoding="utf-8"))
+    tree = parsed(CHECKOUT / "flows" / file)
     flow = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function
     )
@@ -162,7 +170,7 @@ def called_in_flow(file: str, function: str) -> list[str]:
 
 def task_names(file: str) -> dict[str, tuple[str, str]]:
     """Of `ingest = stage_task("ingest")`: the variable, the maker and the step."""
-    tree = ast.parse((CHECKOUT / "flows" / file).read_text(encoding="utf-8"))
+    tree = parsed(CHECKOUT / "flows" / file)
     found = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
@@ -260,7 +268,7 @@ def test_the_library_reads_no_clock_and_no_environment() -> None:
     banned = {"time.time", "time.monotonic", "time.perf_counter", "os.environ", "os.getenv"}
     banned |= {"datetime.now", "date.today", "datetime.today", "socket.gethostname"}
     for path in python_files("recsys_core"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute):
                 text = ast.unparse(node)
                 assert not any(text.endswith(name) for name in banned), f"{path}: {text}"

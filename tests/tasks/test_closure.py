@@ -84,9 +84,9 @@ def test_writing_keeps_data_comments_and_options(project: Path) -> None:
     assert "gone.py" not in written
     for name in STAGES:
         assert f"    cmd: python -m tasks.stages.{name} # why\n    deps:\n" in written
-        assert (
-            "      - ${ingest.path}\n      - data/script.py\n" in written
-        ), "data stays first, as written"
+        assert "      - ${ingest.path}\n      - data/script.py\n" in written, (
+            "data stays first, as written"
+        )
         assert f"      - tasks/stages/{name}.py\n" in written
     assert written.startswith("# top\nstages:\n")
     assert "      - r.json:\n          cache: false\n\n" in written

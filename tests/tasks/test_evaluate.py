@@ -34,7 +34,6 @@ N_KNOWN = 20
 CUT = 100 * HOUR
 SPLIT = Split(valid_start=80 * HOUR, test_start=CUT, end=120 * HOUR, as_of=120 * HOUR - 1)
 PARAMS = Evaluate(
-    first_metric="mrr@5",
     cutoffs=(2, 5),
     seen_filter=False,
     recent_hours=(5.0, 20.0),
@@ -82,7 +81,7 @@ def workspace(root: Path, *, n_items: int = N_KNOWN, events: Events | None = Non
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = workspace(tmp_path_factory.mktemp("evaluated"))
-    run(layout=layout, evaluate=PARAMS, seed=7)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
     return layout
 
 
@@ -153,7 +152,7 @@ def test_report_and_tables_say_the_same(evaluated):
 
 def test_a_second_run_writes_the_same_bytes(evaluated, tmp_path):
     layout = workspace(tmp_path)
-    run(layout=layout, evaluate=PARAMS, seed=7)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
     for folder in ("artifacts/evaluate", "reports"):
         assert contents(layout.root / folder) == contents(evaluated.root / folder)
 
@@ -161,7 +160,7 @@ def test_a_second_run_writes_the_same_bytes(evaluated, tmp_path):
 def test_the_seen_filter_turns_repeats_into_misses(evaluated, tmp_path):
     layout = workspace(tmp_path)
     with_filter = Evaluate(**{**vars(PARAMS), "seen_filter": True})
-    run(layout=layout, evaluate=with_filter, seed=7)
+    run(layout=layout, evaluate=with_filter, first_metric="mrr@5", seed=7)
     ranks = read_table(layout.ranks, RANKS).to_pandas()
     events = small_events()
     for row in ranks.iloc[::5].itertuples():
@@ -173,7 +172,7 @@ def test_the_seen_filter_turns_repeats_into_misses(evaluated, tmp_path):
 
 def test_a_model_with_a_smaller_vocabulary_misses_what_it_does_not_know(tmp_path):
     layout = workspace(tmp_path, n_items=12)
-    run(layout=layout, evaluate=PARAMS, seed=7)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
     ranks = read_table(layout.ranks, RANKS).to_pandas()
     ours = ranks[ranks["model"] == "two_time_scale"]
     assert ((ours["rank"] == 0) == (ours["target"] > 12)).all()
@@ -201,7 +200,7 @@ def test_the_truth_stands_beside_the_model_where_it_is_known(tmp_path):
         repeat_probability=np.zeros(len(asked), dtype=np.float32),
     )
     write_oracle(layout.oracle, oracle)
-    run(layout=layout, evaluate=PARAMS, seed=7)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
     report = read_json(layout.report("evaluate"))
     assert report["not_covered"] == {
         "two_time_scale": 0,
@@ -221,11 +220,11 @@ def test_the_truth_stands_beside_the_model_where_it_is_known(tmp_path):
 def test_a_model_that_knows_the_test_period_is_refused(tmp_path):
     layout = workspace(tmp_path, n_items=25)
     with pytest.raises(ContractError, match="knows 25 items, but 20 were known"):
-        run(layout=layout, evaluate=PARAMS, seed=7)
+        run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
 
 
 def test_no_targets_are_said(tmp_path):
     events = events_of([(item, item, (99 if item <= 20 else 110) * HOUR) for item in range(1, 26)])
     layout = workspace(tmp_path, events=events)
     with pytest.raises(DataError, match="no event of the test period has an earlier event"):
-        run(layout=layout, evaluate=PARAMS, seed=7)
+        run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)

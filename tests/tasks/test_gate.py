@@ -15,7 +15,6 @@ from tasks.edges.gate import run
 from tests.serving_world import register_bundle
 
 EVALUATE = Evaluate(
-    first_metric="mrr@20",
     cutoffs=(20,),
     seen_filter=False,
     recent_hours=(1.0,),
@@ -45,7 +44,7 @@ def make_layout(root: Path, *, candidate: int, floor: int, targets: int = 50) ->
 
 
 def verdict_of(layout: Layout) -> dict[str, object]:
-    run(layout=layout, gate=GATE, evaluate=EVALUATE, seed=7)
+    run(layout=layout, gate=GATE, evaluate=EVALUATE, first_metric="mrr@20", seed=7)
     verdict: dict[str, object] = read_json(layout.gate)
     return verdict
 

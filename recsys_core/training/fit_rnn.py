@@ -33,11 +33,6 @@ from recsys_core.training.samplers import Candidates, NegativeSampler
 from recsys_core.training.validation import Validation
 from recsys_core.training.windows import Windows, active_windows, bucket_by_length, inactive_windows
 
-WEIGHT_FLOOR = 1e-6
-"""Windows without an event that weighs this much beside an average one's 1 are left out: with a
-short
-half-life most of a long log could not move a weight any more."""
-
 
 class RnnTrainer:
     """Trains a `TwoTimeScale` on the events of `log`."""
@@ -93,7 +88,6 @@ class RnnTrainer:
                 self._counts, t_star=params.t_star, window=params.window, rng=rng
             ),
         }
-        windows = {name: self._worth_training(part) for name, part in windows.items()}
         batches = [
             (name, batch)
             for name, part in windows.items()
@@ -104,16 +98,23 @@ class RnnTrainer:
         self.model.train()
         for index in rng.permutation(len(batches)):
             name, batch = batches[index]
+            self._set_learning_rates((number - 1 + done / max(1, total)) / params.max_epochs)
             targets = int((batch.stop - batch.first_target).sum())
             losses += self._step(name, batch, draws) * targets
             done += targets
             yield done, total, losses / done
 
-    def _worth_training(self, windows: Windows) -> Windows:
-        """The windows whose latest event, the heaviest of each, weighs enough to be worth the
-        time."""
-        latest = self._log.events.offsets[windows.user_idx] + windows.stop - 1
-        return windows.take(np.flatnonzero(self._weights[latest] >= WEIGHT_FLOOR))
+    def _set_learning_rates(self, progress: float) -> None:
+        """Rates fall in a straight line to a tenth over `max_epochs`, so that the last events
+        settle the weights instead of shaking them."""
+        params, factor = self._params, 1.0 - 0.9 * progress
+        self._items.learning_rate = factor * params.learning_rate_items
+        for name, rate in (
+            ("inactive", params.learning_rate_inactive),
+            ("active", params.learning_rate_active),
+        ):
+            for group in self._optimisers[name].param_groups:
+                group["lr"] = factor * rate
 
     def _step(self, name: str, windows: Windows, draws: torch.Generator) -> float:
         params, events, device = self._params, self._log.events, self._device

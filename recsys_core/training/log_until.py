@@ -12,6 +12,9 @@ Float32 = npt.NDArray[np.float32]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
+OLDEST_WEIGHT = 5e-4
+"""Weight of an event many half-lives old, beside a new one's 1."""
+
 
 @dataclass(frozen=True)
 class LogUntil:
@@ -36,13 +39,14 @@ class LogUntil:
         """Weight of every event in the loss, mean 1 over the events before `until`. (N,)
 
         An event `half_life_days` older than another weighs half as much: what people want now
-        is closer to what they wanted yesterday than a month ago.
+        is closer to what they wanted yesterday than a month ago. None falls below `OLDEST_WEIGHT`
+        of a new one, so that an item that is no longer asked for keeps a trained vector.
         """
         if half_life_days is None:
             return np.ones(len(self.events), dtype=np.float32)
         age = (self.until - self.events.timestamp) / MICROSECONDS_PER_DAY
         # events after `until` are never trained on; without the clip their weight could overflow
-        weight = np.exp2(-np.maximum(age, 0.0) / half_life_days)
+        weight = np.maximum(np.exp2(-np.maximum(age, 0.0) / half_life_days), OLDEST_WEIGHT)
         return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
 
     def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:

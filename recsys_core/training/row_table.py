@@ -18,6 +18,15 @@ class RowTable:
         self._rows: Tensor | None = None
         self._gathered: Tensor | None = None
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self._optimiser.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._optimiser.param_groups[0]["lr"] = rate
+
     def gather(self, indices: Sequence[Tensor]) -> list[Tensor]:
         """The rows of each index tensor; gradients flow back to them until `step`."""
         flat = torch.cat([index.reshape(-1) for index in indices])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recsys_core.training.log_until import MICROSECONDS_PER_DAY, LogUntil
+from recsys_core.training.log_until import MICROSECONDS_PER_DAY, OLDEST_WEIGHT, LogUntil
 from tests.serving_world import MINUTE, START, make_events
 
 EVENTS = make_events([[1, 2], [3], [1, 1, 2]])  # one a minute
@@ -22,6 +22,11 @@ def test_an_event_a_half_life_older_weighs_half() -> None:
     weights = LOG.weights(MINUTE / MICROSECONDS_PER_DAY)
     np.testing.assert_allclose(weights[1:4] / weights[0:3], 2.0, rtol=1e-5)
     np.testing.assert_allclose(weights[LOG.rows].mean(), 1.0, rtol=1e-5)
+
+
+def test_no_event_falls_below_the_oldest_weight() -> None:
+    weights = LOG.weights(0.05 * MINUTE / MICROSECONDS_PER_DAY)
+    np.testing.assert_allclose(weights[0] / weights[3], OLDEST_WEIGHT * 2**20, rtol=1e-5)
     assert np.isfinite(weights).all()
 
 

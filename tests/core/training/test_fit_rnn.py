@@ -63,7 +63,8 @@ def test_it_learns_the_order_where_there_is_one(order: float, low: float, high: 
     """Guessing among 30 items has an mrr@20 of about .12; a known successor nearly 1."""
     events = markov_events(order)
     validation = validation_of(events)
-    trainer = trainer_of(log_of(events), validation=validation)
+    params = replace(STAGE_TWO, max_epochs=15)
+    trainer = trainer_of(log_of(events), params, validation=validation)
     train(trainer, epochs=15)
     assert low <= trainer.validate() <= high
 

@@ -25,8 +25,8 @@ def test_an_event_a_half_life_older_weighs_half() -> None:
 
 
 def test_no_event_falls_below_the_oldest_weight() -> None:
-    weights = LOG.weights(0.05 * MINUTE / MICROSECONDS_PER_DAY)
-    np.testing.assert_allclose(weights[0] / weights[3], OLDEST_WEIGHT * 2**20, rtol=1e-5)
+    weights = LOG.weights(0.25 * MINUTE / MICROSECONDS_PER_DAY)
+    np.testing.assert_allclose(weights[0] / weights[3], OLDEST_WEIGHT * 2**4, rtol=1e-5)
     assert np.isfinite(weights).all()
 
 

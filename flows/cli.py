@@ -55,10 +55,13 @@ def options(
 def run(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None) -> None:
     """Train, evaluate, score and publish; what is up to date already is left alone."""
     from flows.console import on_console, prepare_environment
-    from flows.workspace import prepared
+    from flows.workspace import chosen_overrides, prepared
 
     prepare_environment()
-    with prepared(workspace, overrides or [], called_from=Path.cwd()):
+    chosen = chosen_overrides(workspace, overrides or [], called_from=Path.cwd())
+    if chosen.note is not None:
+        typer.echo(chosen.note, err=True)
+    with prepared(workspace, chosen.values, called_from=chosen.called_from):
         from flows.retrain import retrain
 
         with on_console():
@@ -69,10 +72,10 @@ def run(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None) -
 def score(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
     """Score every user with the champion and publish the table, without training."""
     from flows.console import on_console, prepare_environment
-    from flows.workspace import existing, locked
+    from flows.workspace import refreshed
 
     prepare_environment()
-    with locked(existing(workspace)):
+    with refreshed(workspace):
         from flows.score import score_and_publish
 
         with on_console():

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
+from flows.workspace import CHECKOUT
 from recsys_core.errors import ConfigError, StepError
 from tasks.step import DO_NOT_REPORT_USE
 
@@ -39,7 +42,8 @@ class OwnLines(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if Path(record.pathname).parents[1] == Path(__file__).parents[1]:
+        # of a record made elsewhere (C code, another process) the path may be no more than a name
+        if Path(record.pathname).parent.parent == CHECKOUT:
             return True
         if record.name.startswith("prefect.events"):
             return False
@@ -58,7 +62,10 @@ def on_console() -> Iterator[None]:
     _quiet()
     # Ctrl-C ends the temporary server too; nobody should wait a minute for it to come back
     temporary = PREFECT_API_URL.value() is None
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1} if temporary else {}):
+    with (
+        interrupted_by_signals(),
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1} if temporary else {}),
+    ):
         try:
             yield
         except KeyboardInterrupt as error:
@@ -72,6 +79,27 @@ def on_console() -> Iterator[None]:
             raise StepError(
                 f"Prefect's {server} does not answer ({error}); start it, or unset PREFECT_API_URL"
             ) from error
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP (a closed terminal) for Ctrl-C, so that they end the steps too.
+
+    One that is ignored stays so: `nohup` means what it says.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -14,19 +14,25 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import read_yaml
 
 NAME = "run.json"
+RUNNING, INTERRUPTED = "running", "interrupted"
 
 
 def begin(workspace: Path, *, flow: str, checkout: Path) -> None:
-    """Start the record of a run, in place of the one before."""
+    """Start the record of a run, in place of the one before.
+
+    Of that one stays how it ended; where nothing did, it was killed: `interrupted`.
+    """
+    before = read(workspace) if (workspace / NAME).exists() else None
     write_json(
         workspace / NAME,
         {
             "flow": flow,
-            "state": "running",
+            "state": RUNNING,
             "started": _now(),
             "code": code_version(checkout),
             "params_sha256": params_sha256(workspace),
             "steps": [],
+            "previous": None if before is None else _ending(before),
         },
     )
 
@@ -61,6 +67,14 @@ def read(workspace: Path) -> dict[str, Any]:
     """The record of the last run of a workspace."""
     record: dict[str, Any] = read_json(workspace / NAME)
     return record
+
+
+def _ending(record: dict[str, Any]) -> dict[str, Any]:
+    """Which run a record is of and how it ended, without its steps."""
+    kept: dict[str, Any] = {
+        key: record[key] for key in ("flow", "started", "ended", "error") if key in record
+    }
+    return {**kept, "state": INTERRUPTED if record["state"] == RUNNING else record["state"]}
 
 
 def params_sha256(workspace: Path) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 
 from flows import manifest
-from flows.workspace import CHECKOUT
+from flows.workspace import CHECKOUT, held_lock
+from recsys_core.errors import StepError
 from tasks.child import run_module
 from tasks.dvc import reproduce
 from tasks.settings import read_settings
@@ -33,6 +35,7 @@ def stage_task(name: str) -> StepTask:
             timeout_seconds=read_settings().stage_timeout_minutes * 60,
             on_line=_listener(),
             inherit_errors=_on_terminal(),
+            keep_open=held_lock(workspace),
         )
         _record(workspace, name, done.outcome, done.usage.seconds, done.usage.peak_rss_mb)
 
@@ -40,7 +43,7 @@ def stage_task(name: str) -> StepTask:
 
 
 def edge_task(name: str) -> StepTask:
-    """A task that runs one edge: it is idempotent, so tried again where it fails."""
+    """A task that runs one edge: it is idempotent, so tried again where that may help."""
     settings = read_settings()
 
     @task(
@@ -50,6 +53,7 @@ def edge_task(name: str) -> StepTask:
         persist_result=False,
         retries=settings.edge_retries,
         retry_delay_seconds=settings.edge_retry_seconds,
+        retry_condition_fn=_may_pass,
     )
     def edge(workspace: Path) -> None:
         attempt = task_run.run_count
@@ -62,6 +66,7 @@ def edge_task(name: str) -> StepTask:
             timeout_seconds=read_settings().edge_timeout_minutes * 60,
             on_line=_listener(),
             inherit_errors=_on_terminal(),
+            keep_open=held_lock(workspace),
         )
         _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb)
 
@@ -78,6 +83,11 @@ def recorded(workspace: Path, *, flow: str) -> Iterator[None]:
         manifest.end(workspace, state="failed", error=str(error) or type(error).__name__)
         raise
     manifest.end(workspace, state="completed")
+
+
+def _may_pass(_task: StepTask, _run: TaskRun, state: State[None]) -> bool:
+    """Whether a failed edge may work the next time: not where a person must mend something."""
+    return isinstance(state.data, StepError) and state.data.may_pass
 
 
 def _on_terminal() -> bool:

@@ -17,7 +17,8 @@ from tasks.lookup import example_user, published_table, read_history, read_recom
 
 Row = dict[str, Any]
 
-WIDTH = 124
+WIDTH = 110
+UNKNOWN = "unknown"
 KINDS = ("mrr", "recall", "ndcg")
 SHOWN_EVENTS = 10
 PERPLEXITY = "perplexity"
@@ -31,18 +32,25 @@ def print_summary(workspace: Path) -> None:
 
 
 def print_metrics(workspace: Path) -> None:
-    """Print each cohort's metrics, a row for each model, with 95 % intervals over users."""
+    """Print each cohort's metrics, a row for each model, the first with its 95 % interval.
+
+    Targets of unknown items are a miss for every model: counted in a line, not shown as zeros.
+    """
     layout = Layout(workspace)
     rows = read_table(layout.metrics, METRICS)
-    columns = [*_metrics_at(read_params(layout.params).first_metric), PERPLEXITY]
+    first, *others = [*_metrics_at(read_params(layout.params).first_metric), PERPLEXITY]
     table = _table(
-        "Next item, all items ranked, ties count against the model; 95 % intervals by user"
+        "Next item, all items ranked, ties count against the model; [95 % interval by user]"
     )
     table.add_column("cohort / model", no_wrap=True)
-    for name in columns:
+    for name in (first, *others):
         table.add_column(name, justify="right", no_wrap=True)
+    unknown = 0
     for cohort in pc.unique(rows.column(COHORT)).to_pylist():
         of_cohort = rows.filter(pc.equal(rows.column(COHORT), cohort)).to_pylist()
+        if cohort == UNKNOWN:
+            unknown = of_cohort[0][TARGETS]
+            continue
         table.add_section()
         table.add_row(
             f"{cohort}: {of_cohort[0][TARGETS]:,} targets, {of_cohort[0][USERS]:,} users",
@@ -52,8 +60,10 @@ def print_metrics(workspace: Path) -> None:
         for row in of_cohort:
             models.setdefault(row[MODEL], {})[row[METRIC]] = row
         for model, values in models.items():
-            table.add_row(f"  {model}", *(_cell(values.get(name)) for name in columns))
+            shown = [_cell(values.get(name)) for name in others]
+            table.add_row(f"  {model}", _cell(values.get(first), interval=True), *shown)
     _console().print(table)
+    _console().print(f"Targets of items that the model does not know, a miss for all: {unknown:,}")
 
 
 def _metrics_at(first: str) -> list[str]:
@@ -109,14 +119,14 @@ def print_user(workspace: Path, user_id: str) -> None:
     _console().print(top)
 
 
-def _cell(row: Row | None) -> str:
-    """A value with its interval; a share has four decimals and no zero before the point."""
+def _cell(row: Row | None, *, interval: bool = False) -> str:
+    """A value, with its interval or without; a share has no zero before the point."""
     if row is None:
         return "-"
     if row[METRIC] == PERPLEXITY:
-        return f"{row[VALUE]:,.1f} [{row[LOW]:,.1f}, {row[HIGH]:,.1f}]"
+        return f"{row[VALUE]:,.1f}"
     value, low, high = (f"{row[name]:.4f}".removeprefix("0") for name in (VALUE, LOW, HIGH))
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if interval else value
 
 
 def _table(title: str) -> Table:

@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from recsys_core.artifacts import atomic_path, write_json
+from recsys_core.artifacts import atomic_path, read_json, write_json
 from recsys_core.config import Params, check_params, read_yaml
 from recsys_core.errors import ConfigError, StepError
 
@@ -32,6 +33,8 @@ COPIED = (
 )
 LEFT_OUT = ("__pycache__", "*.pyc", ".DS_Store")
 
+_held: dict[Path, int] = {}
+
 
 @contextmanager
 def prepared(
@@ -42,22 +45,53 @@ def prepared(
     An override is `section.key=value` with a value in YAML; `ingest.path` is relative to
     `called_from`. Nothing is written where the params or the folder are refused.
     """
-    for name in ("params.yaml", *COPIED):
-        if not (checkout / name).exists():
-            raise ConfigError(
-                f"{checkout} has no {name}; install twotempo from its checkout (pip install -e .)"
-            )
+    _check_checkout(checkout)
     value = effective_params(overrides, folder=folder, called_from=called_from, checkout=checkout)
     params = check_params(value, where="params.yaml with -S" if overrides else "params.yaml")
     _refuse_strangers(folder, checkout)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        write_json(folder / MARK, {"overrides": list(overrides)})
-        for name in COPIED:
-            mirror(checkout / name, folder / name)
+        typed_in = os.path.relpath(called_from.resolve(), folder.resolve())
+        write_json(folder / MARK, {"overrides": list(overrides), "called_from": typed_in})
+        _mirror_code(folder, checkout)
         _write_if_changed(folder / "params.yaml", yaml.safe_dump(value, sort_keys=False).encode())
         _write_if_changed(folder / ".dvc" / "config", _dvc_config(folder, checkout).encode())
         yield params
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The overrides of a run, the folder that they were typed in, and what to say about them."""
+
+    values: list[str]
+    called_from: Path
+    note: str | None
+
+
+def chosen_overrides(folder: Path, given: Sequence[str], *, called_from: Path) -> Overrides:
+    """The overrides given now, or where none are those that the workspace was last run with."""
+    mark = read_json(folder / MARK) if (folder / MARK).is_file() else {}
+    stored: list[str] = mark.get("overrides", [])
+    if given:
+        replaced = f"-S replaces that of the last run: {' '.join(stored)}"
+        note = replaced if stored and stored != list(given) else None
+        return Overrides(values=list(given), called_from=called_from, note=note)
+    if not stored:
+        return Overrides(values=[], called_from=called_from, note=None)
+    return Overrides(
+        values=stored,
+        called_from=folder.resolve() / mark.get("called_from", ""),
+        note=f"as in the last run of {folder}: -S {' -S '.join(stored)}; any -S replaces these",
+    )
+
+
+@contextmanager
+def refreshed(folder: Path, *, checkout: Path = CHECKOUT) -> Iterator[None]:
+    """A workspace held for scoring: the checkout's code, with the params of the last run."""
+    _check_checkout(checkout)
+    with locked(existing(folder)):
+        _mirror_code(folder, checkout)
+        yield
 
 
 def effective_params(
@@ -88,8 +122,10 @@ def existing(folder: Path) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the workspace for one run; a second one is refused at once.
 
-    The lock ends with the process that holds it, however that ends; the file stays.
+    The lock lasts as long as any process has the file open: this one, and each step that was
+    given `held_lock`, should this one be killed. The file stays.
     """
+    place = folder.resolve()
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +133,30 @@ def locked(folder: Path) -> Iterator[None]:
             raise StepError(
                 f"{folder} is in use by another run; wait for it, or name another --workspace"
             ) from error
-        yield
+        _held[place] = file.fileno()
+        try:
+            yield
+        finally:
+            del _held[place]
+
+
+def held_lock(folder: Path) -> tuple[int, ...]:
+    """The descriptor of the lock that this process holds on a folder, for the steps it starts."""
+    descriptor = _held.get(folder.resolve())
+    return () if descriptor is None else (descriptor,)
+
+
+def _check_checkout(checkout: Path) -> None:
+    for name in ("params.yaml", *COPIED):
+        if not (checkout / name).exists():
+            raise ConfigError(
+                f"{checkout} has no {name}; install twotempo from its checkout (pip install -e .)"
+            )
+
+
+def _mirror_code(folder: Path, checkout: Path) -> None:
+    for name in COPIED:
+        mirror(checkout / name, folder / name)
 
 
 def mirror(source: Path, target: Path) -> None:

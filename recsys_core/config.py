@@ -61,6 +61,15 @@ class Params(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_graph_gives_what_is_published(self) -> "Params":
+        if self.score.k > self.export_onnx.k:
+            raise ValueError(
+                f"score.k is {self.score.k}, it must be at most export_onnx.k, which is "
+                f"{self.export_onnx.k}"
+            )
+        return self
+
     def section(self, name: str) -> Any:
         """A section by its name in params.yaml."""
         for field, info in type(self).model_fields.items():

@@ -26,5 +26,16 @@ class PublishError(TwotempoError):
     """A table of recommendations cannot be published."""
 
 
+class BusyError(PublishError):
+    """The published file is open elsewhere; the same may work a little later."""
+
+
 class StepError(TwotempoError):
-    """A step of a run failed, ran out of time, or may not start."""
+    """A step of a run failed, ran out of time, or may not start.
+
+    `may_pass` says whether the same step may work a little later, with nothing mended.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass

@@ -17,6 +17,12 @@ def _positive(section: object, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(section, name)}, it must be greater than 0")
 
 
+def _not_negative(section: object, *names: str) -> None:
+    for name in names:
+        if getattr(section, name) < 0:
+            raise ValueError(f"{name} is {getattr(section, name)}, it must be at least 0")
+
+
 def _share(section: object, *names: str) -> None:
     for name in names:
         if not 0.0 <= getattr(section, name) < 1.0:
@@ -101,6 +107,7 @@ class TrainEmbeddings:
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "batch", "negatives", "learning_rate", "max_epochs", "patience")
+        _not_negative(self, "l2")
         if self.half_life_days is not None:
             _positive(self, "half_life_days")
 
@@ -125,6 +132,7 @@ class TrainRnn:
     learning_rate_inactive: float
     learning_rate_active: float
     learning_rate_items: float
+    rate_decay: float
     grad_clip: float
     half_life_days: float | None
     max_epochs: int
@@ -133,8 +141,12 @@ class TrainRnn:
     def __post_init__(self) -> None:
         _positive(self, "t_star", "window", "hidden", "time_dim", "batch", "negatives", "grad_clip")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
+        _positive(self, "rate_decay")
         _positive(self, "max_epochs", "patience")
         _share(self, "dropout")
+        _not_negative(self, "gamma", "item_pull")
+        if self.window < 2:
+            raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:
             _positive(self, "half_life_days")
 
@@ -186,6 +198,9 @@ class Gate:
     margin: float
     min_targets: int
 
+    def __post_init__(self) -> None:
+        _not_negative(self, "margin", "min_targets")
+
 
 @dataclass(frozen=True)
 class Register:
@@ -217,3 +232,6 @@ class Publish:
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     keep_runs: int
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "keep_runs")

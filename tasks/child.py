@@ -1,7 +1,7 @@
 """Runs a Python module as a child that is timed, measured, and ended with all that it started.
 
-A time-out on a thread interrupts nothing, so a step runs in a process group of its own, and what
-ends is the group.
+A time-out on a thread interrupts nothing, so a step runs in a process group of its own. However it
+ends, nothing of the group is left when `run_module` returns.
 """
 
 import os
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_core.errors import StepError
-from tasks.step import DO_NOT_REPORT_USE
+from tasks.step import DO_NOT_REPORT_USE, TO_MEND
 
 GRACE_SECONDS = 10.0
+LEFTOVER_SECONDS = 2.0
 KEPT_LINES = 20
 
 
@@ -42,12 +43,14 @@ def run_module(
     timeout_seconds: float,
     on_line: Callable[[str], None],
     inherit_errors: bool,
+    keep_open: Sequence[int] = (),
 ) -> Usage:
     """Run `python -m <arguments>` in `cwd` with this interpreter, as `name`; returns what it took.
 
     Each line of its standard output goes to `on_line`. Its standard error does too, unless
-    `inherit_errors` leaves it the terminal, where a display can be drawn. Raises `StepError` where
-    it fails or takes longer than `timeout_seconds`; any other exception meanwhile (Ctrl-C) ends it.
+    `inherit_errors` leaves it the terminal, where a display can be drawn. The descriptors
+    `keep_open` stay open in it. Raises `StepError` where it fails or takes longer than
+    `timeout_seconds`; any other exception meanwhile (Ctrl-C) ends it.
     """
     kept: deque[str] = deque(maxlen=KEPT_LINES)
 
@@ -66,6 +69,7 @@ def run_module(
         text=True,
         errors="replace",
         process_group=0,
+        pass_fds=keep_open,
     )
     pump = threading.Thread(target=_pump, args=(process, keep), daemon=True)
     pump.start()
@@ -78,7 +82,11 @@ def run_module(
             "allow more with TWOTEMPO_STAGE_TIMEOUT_MINUTES or TWOTEMPO_EDGE_TIMEOUT_MINUTES"
         )
     if process.returncode != 0:
-        raise StepError(f"{name} failed with code {process.returncode}: {_reason(kept)}")
+        raise StepError(
+            f"{name} failed with code {process.returncode}: "
+            f"{_reason(kept, heard_all=not inherit_errors)}",
+            may_pass=process.returncode != TO_MEND,
+        )
     return Usage(seconds=seconds, peak_rss_mb=peak_rss_mb)
 
 
@@ -116,7 +124,8 @@ def _wait(process: subprocess.Popen[str], timeout_seconds: float) -> tuple[float
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
-        ender = threading.Thread(target=_end_group, args=(process.pid,), daemon=True)
+        # no daemon: this process does not end before, though a second Ctrl-C comes meanwhile
+        ender = threading.Thread(target=_end_group, args=(process.pid,), daemon=False)
         ender.start()
         _, status, _ = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -126,27 +135,33 @@ def _wait(process: subprocess.Popen[str], timeout_seconds: float) -> tuple[float
         timer.cancel()
     # Popen did not reap the child itself, so it has to be told
     process.returncode = os.waitstatus_to_exitcode(status)
+    if expired.is_set():
+        timer.join()
+    else:
+        _end_group(process.pid, grace_seconds=LEFTOVER_SECONDS)
     # Linux counts in KiB, macOS in bytes
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     return usage.ru_maxrss / unit, expired.is_set()
 
 
-def _end_group(group: int) -> None:
+def _end_group(group: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
     """Ask a process group to end, and end it where it has not after a while."""
     try:
         os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + grace_seconds
         while time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.02)
             os.killpg(group, 0)
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
+        # macOS forbids what Linux cannot find: a group of nothing but zombies
         return
 
 
-def _reason(kept: Sequence[str]) -> str:
+def _reason(kept: Sequence[str], *, heard_all: bool) -> str:
     """What a failed child said: its own `error:` line where it has one, otherwise its last line."""
     for line in reversed(kept):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
-    return kept[-1] if kept else "it said nothing here; look above"
+    # what it wrote to the terminal was not heard here, and says more than its last line
+    return kept[-1] if kept and heard_all else "it said nothing here; look above"

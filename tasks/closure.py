@@ -1,13 +1,6 @@
-"""Which files of code each stage depends on, and `make deps`, which writes them into dvc.yaml.
+"""`make deps`: writes the code that each stage depends on into dvc.yaml."""
 
-A stage depends on the import closure of its module within `recsys_core` and `tasks`, imports inside
-functions among them, less `PLUMBING`: modules that hand values over and compute none. Packages add
-nothing, since their `__init__.py` files are empty.
-"""
-
-import ast
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -16,62 +9,7 @@ from ruamel.yaml.comments import CommentedSeq
 
 from recsys_core.artifacts import atomic_path
 from recsys_core.layout import STAGES
-
-PACKAGES = ("recsys_core", "tasks")
-PLUMBING = frozenset(
-    {
-        "recsys_core/artifacts.py",
-        "recsys_core/columns.py",
-        "recsys_core/config.py",
-        "recsys_core/errors.py",
-        "recsys_core/layout.py",
-        "recsys_core/sections.py",
-        "tasks/progress.py",
-        "tasks/step.py",
-    }
-)
-TRAINING = ("train_embeddings", "train_rnn", "refit")
-LOCK = "requirements.lock"
-
-
-def imported_files(path: Path, *, root: Path) -> list[str]:
-    """The files of this project that one file imports, anywhere in it, relative to `root`."""
-    found = set()
-    for module in _imported_modules(ast.parse(path.read_text(encoding="utf-8"))):
-        if module.partition(".")[0] not in PACKAGES:
-            continue
-        file = Path(*module.split(".")).with_suffix(".py")
-        if (root / file).is_file():
-            found.add(file.as_posix())
-    return sorted(found)
-
-
-def _imported_modules(tree: ast.AST) -> Iterator[str]:
-    """Every name that may be a module: `from a.b import c` gives `a.b` and `a.b.c`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def closure(start: str, *, root: Path) -> set[str]:
-    """A file and all files of this project that it needs, directly or not."""
-    found: set[str] = set()
-    waiting = [start]
-    while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
-            waiting.extend(imported_files(root / file, root=root))
-    return found
-
-
-def code_dependencies(stage: str, *, root: Path) -> list[str]:
-    """The code that a stage depends on, as dvc.yaml lists it."""
-    files = closure(f"tasks/stages/{stage}.py", root=root) - PLUMBING
-    return sorted(files) + ([LOCK] if stage in TRAINING else [])
+from tasks.code import LOCK, PACKAGES, code_dependencies
 
 
 def is_code(dependency: str) -> bool:
@@ -91,7 +29,7 @@ def with_code_dependencies(text: str, *, root: Path) -> str:
         dependencies = document["stages"][stage]["deps"]
         data = [entry for entry in dependencies if not is_code(entry)]
         document["stages"][stage]["deps"] = CommentedSeq(
-            [*data, *code_dependencies(stage, root=root)]
+            [*data, *code_dependencies(f"stages.{stage}", root=root)]
         )
     written = StringIO()
     yaml.dump(document, written)

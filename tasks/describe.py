@@ -10,10 +10,11 @@ from typing import Any
 from recsys_core.artifacts import MANIFEST, read_json, verify_manifest
 from recsys_core.config import read_yaml
 from recsys_core.errors import ContractError
-from recsys_core.layout import STAGES
+from recsys_core.layout import EDGES, STAGES
 
 SHOWN = 40
 SHOWN_CHARACTERS = 100
+WRITTEN_BY = {"scores": "score", "published": "publish"}
 
 
 def describe_artifact(path: Path) -> Iterator[str]:
@@ -111,16 +112,9 @@ def _onnx(path: Path) -> Iterator[str]:
 
 
 def _duckdb(path: Path) -> Iterator[str]:
-    import duckdb
+    from recsys_core.serving.tables import open_table
 
-    try:
-        connection = duckdb.connect(str(path), read_only=True)
-    except duckdb.Error as error:
-        summary = " ".join(str(error).split())
-        raise ContractError(
-            f"{path} cannot be read ({summary:.200}); if a run is writing, try again"
-        ) from error
-    with connection:
+    with open_table(path, read_only=True) as connection:
         tables = connection.execute(
             "SELECT table_name, table_type FROM information_schema.tables ORDER BY table_name"
         ).fetchall()
@@ -153,17 +147,20 @@ READERS: dict[str, Callable[[Path], Iterator[str]]] = {
 
 
 def _origin(path: Path) -> Iterator[str]:
-    """Which stage wrote it, with what DVC recorded then."""
+    """Which step wrote it, with what DVC recorded then."""
     place = path.resolve()
     workspace = next((folder for folder in place.parents if (folder / "dvc.yaml").is_file()), None)
     if workspace is None:
         yield "  origin: not in a workspace"
         return
-    stage = _stage_of(place.relative_to(workspace))
+    stage = _step_of(place.relative_to(workspace))
     if stage is None:
-        yield "  origin: no stage's output"
+        yield "  origin: no step's output"
         return
     yield f"  written by: {stage} (in {workspace})"
+    if stage in EDGES:
+        yield "  an edge: DVC records nothing of it; what it did last stands in run.json"
+        return
     lock = workspace / "dvc.lock"
     recorded = read_yaml(lock)["stages"].get(stage) if lock.is_file() else None
     if recorded is None:
@@ -177,9 +174,13 @@ def _origin(path: Path) -> Iterator[str]:
             yield f"  params {name}: {value}"
 
 
-def _stage_of(relative: Path) -> str | None:
-    """The stage that writes a path of a workspace, by the first two parts of it."""
+def _step_of(relative: Path) -> str | None:
+    """The step that writes a path of a workspace, by the first two parts of it."""
     first, second = (*relative.parts, "", "")[:2]
+    if first == "registry":
+        return "gate" if second == "gate.json" else "register"
+    if first in WRITTEN_BY:
+        return WRITTEN_BY[first]
     if first == "artifacts" and second in STAGES:
         return second
     if first == "reports":

@@ -1,6 +1,6 @@
 """Asks DVC to bring a stage up to date, and says what it did: run it, restore it, or leave it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,7 @@ def reproduce(
     timeout_seconds: float,
     on_line: Callable[[str], None],
     inherit_errors: bool,
+    keep_open: Sequence[int] = (),
 ) -> Reproduced:
     """Bring one stage of a workspace up to date, its dependencies taken as they lie there."""
     said: set[Outcome] = set()
@@ -61,6 +62,7 @@ def reproduce(
         timeout_seconds=timeout_seconds,
         on_line=listen,
         inherit_errors=inherit_errors,
+        keep_open=keep_open,
     )
     for _, outcome in reversed(OUTCOMES):
         if outcome in said:

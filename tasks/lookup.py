@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,14 +113,25 @@ def read_history(layout: Layout, user_id: str, *, last: int) -> list[PastEvent]:
 
 
 def example_user(layout: Layout) -> str:
-    """The user with the latest event among those with a few, so that there is something to see."""
+    """The published user with the latest event among those with a few of them.
+
+    Where the log has no published user any more, it is the first one published.
+    """
+    published = [user for (user,) in _query(layout, "SELECT DISTINCT user_id FROM recommendations")]
+    if not published:
+        raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
     events = read_events(layout.events)
-    counts = np.diff(events.offsets)
-    if len(events) == 0:
-        raise DataError(f"{layout.events} has no events; there is no user to show")
-    enough = np.flatnonzero(counts >= min(ENOUGH_EVENTS, int(counts.max())))
+    vocabulary = _vocabulary(layout.user_vocabulary)
+    is_published = pc.is_in(vocabulary.ids, pa.array(published, pa.string())).to_numpy(
+        zero_copy_only=False
+    )
+    user_idx = np.flatnonzero(is_published) + 1
+    counts = np.diff(events.offsets)[user_idx]
+    if counts.max(initial=0) == 0:
+        return str(min(published))
+    enough = user_idx[counts >= min(ENOUGH_EVENTS, int(counts.max()))]
     latest = enough[np.argmax(events.timestamp[events.offsets[enough + 1] - 1])]
-    identifier: str = _vocabulary(layout.user_vocabulary).to_ids(np.array([latest]))[0].as_py()
+    identifier: str = vocabulary.to_ids(np.array([latest]))[0].as_py()
     return identifier
 
 
@@ -147,15 +157,9 @@ def _titles(layout: Layout, item_ids: list[str]) -> dict[str, str]:
 
 
 def _query(layout: Layout, sql: str, *values: str) -> list[tuple[Any, ...]]:
-    if not layout.table.exists():
-        raise PublishError(f"{layout.table}: nothing is published yet; run `twotempo run`")
-    try:
-        with duckdb.connect(str(layout.table), read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            rows: list[tuple[Any, ...]] = connection.execute(sql, list(values)).fetchall()
-            return rows
-    except duckdb.Error as error:
-        summary = " ".join(str(error).split())
-        raise PublishError(
-            f"{layout.table} cannot be read ({summary:.200}); if a run is publishing, try again"
-        ) from error
+    # DuckDB is loaded when the table is read: a flow imports this module long before
+    from recsys_core.serving.tables import open_table
+
+    with open_table(layout.table, read_only=True) as connection:
+        rows: list[tuple[Any, ...]] = connection.execute(sql, list(values)).fetchall()
+        return rows

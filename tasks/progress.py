@@ -45,6 +45,25 @@ class Rate:
         return self._rate
 
 
+class Ends:
+    """Finds the message with which an epoch is over, once for each epoch.
+
+    That is the one with the metric, or where nothing is validated the first with all events done.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] | None = None
+
+    def over(self, progress: Progress) -> bool:
+        """Whether the epoch is over with this message; False for those that come after it."""
+        epoch = (progress.phase, progress.epoch)
+        known = progress.metric is not None or not progress.metric_name
+        if progress.done < progress.total or not known or epoch == self._last:
+            return False
+        self._last = epoch
+        return True
+
+
 def show(
     messages: Iterable[Progress],
     *,
@@ -60,30 +79,34 @@ def show(
 
 def _lines(messages: Iterable[Progress], *, clock: Callable[[], float]) -> Iterator[Progress]:
     """One line for each epoch, and between them at most one in `LINE_SECONDS`."""
-    rate = Rate(clock)
+    rate, ends = Rate(clock), Ends()
     last = clock()
     for progress in messages:
         speed = rate.update(progress)
-        if progress.metric is not None or clock() - last >= LINE_SECONDS:
+        if ends.over(progress) or clock() - last >= LINE_SECONDS:
             logger.info("%s", line(progress, speed))
             last = clock()
         yield progress
 
 
 def line(progress: Progress, speed: float | None) -> str:
-    """A message as `key=value`; what is not known yet is left out."""
+    """A message as `key=value`; what is not known yet is left out.
+
+    `seconds_left` is how long the epoch still takes at this speed, as beside the bar.
+    """
     words = [
         f"stage={progress.stage}",
         f"phase={progress.phase}",
         f"epoch={progress.epoch}/{progress.epochs}",
         f"events={progress.done}/{progress.total}",
+        f"loss={progress.loss:.4f}",
     ]
-    if progress.loss is not None:
-        words.append(f"loss={progress.loss:.4f}")
     if progress.metric is not None:
         words.append(f"{progress.metric_name}={progress.metric:.4f}")
     if speed is not None:
         words.append(f"events_per_second={speed:.0f}")
+        if progress.done < progress.total:
+            words.append(f"seconds_left={(progress.total - progress.done) / speed:.0f}")
     return " ".join(words)
 
 
@@ -91,7 +114,7 @@ def _bars(
     messages: Iterable[Progress], *, console: Console, clock: Callable[[], float]
 ) -> Iterator[Progress]:
     """A bar for the epoch that runs, above it a line for each epoch that has ended."""
-    rate = Rate(clock)
+    rate, ends = Rate(clock), Ends()
     with Bar(
         TextColumn("{task.fields[stage]} {task.fields[phase]} epoch {task.fields[epoch]}"),
         BarColumn(bar_width=24),
@@ -118,16 +141,14 @@ def _bars(
                 )
             assert task is not None
             bar.update(task, completed=progress.done, facts=facts(progress, speed))
-            if progress.metric is not None:
+            if ends.over(progress):
                 console.print(line(progress, speed), highlight=False)
             yield progress
 
 
 def facts(progress: Progress, speed: float | None) -> str:
     """What stands beside the bar: loss and speed, as far as known."""
-    words = []
-    if progress.loss is not None:
-        words.append(f"loss {progress.loss:.4f}")
+    words = [f"loss {progress.loss:.4f}"]
     if speed is not None:
         words.append(f"{speed:,.0f} events/s")
     return "  ".join(words)

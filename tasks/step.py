@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recsys_core.config import Params, read_params
-from recsys_core.errors import TwotempoError
+from recsys_core.errors import BusyError, TwotempoError
 from recsys_core.layout import Layout
 
 DO_NOT_REPORT_USE = {
@@ -17,6 +17,9 @@ DO_NOT_REPORT_USE = {
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
 }
+
+TO_MEND, MAY_PASS = 1, 75
+"""Codes that a step ends with: a person must mend something, or the same may work later."""
 
 OWN_LOGGERS = ("__main__", "recsys_core", "tasks")
 """Of these the information is shown, of others their warnings; a step that runs is `__main__`."""
@@ -33,7 +36,11 @@ def run_step(run: Callable[..., None], layout: Layout, params: Params) -> None:
 
 
 def main(run: Callable[..., None]) -> None:
-    """Run a step in the current folder; what a person can mend ends it with one line and code 1."""
+    """Run a step in the current folder; what a person can mend ends it with one line and code 1.
+
+    The line goes to standard output: who runs the step hears that, also where the step has the
+    terminal's standard error for itself.
+    """
     if len(sys.argv) > 1:
         sys.exit(
             f"{sys.argv[0]} takes no arguments (found {sys.argv[1:]}): "
@@ -47,4 +54,5 @@ def main(run: Callable[..., None]) -> None:
     try:
         run_step(run, layout, read_params(layout.params))
     except TwotempoError as error:
-        sys.exit(f"error: {error}")
+        sys.stdout.write(f"error: {error}\n")
+        sys.exit(MAY_PASS if isinstance(error, BusyError) else TO_MEND)

@@ -16,16 +16,13 @@ from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
-from recsys_core.models.embeddings import Embeddings
-from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.rng import generator
 from recsys_core.sections import TrainEmbeddings, TrainRnn
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
-from recsys_core.training.fit_embeddings import EmbeddingTrainer, choose_fold_in_l2
-from recsys_core.training.fit_rnn import RnnTrainer
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit, Trainer
 from recsys_core.training.validation import Validation
+from tasks.code import RUNNING, code_digest
 from tasks.progress import show
 
 logger = logging.getLogger(__name__)
@@ -58,6 +55,7 @@ class TrainingData:
                 value if isinstance(value, int | str) else asdict(value) for value in sections
             ],
             "inputs": _digests(layout, stage),
+            "code": code_digest(f"stages.{stage}", root=RUNNING),
             "torch": torch.__version__,
             "device": device.type,
             "threads": torch.get_num_threads(),
@@ -107,74 +105,10 @@ class TrainingData:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def select_embeddings(
-    data: TrainingData, params: TrainEmbeddings, *, metric_name: str, seed: int
-) -> tuple[Embeddings, Fit]:
-    """Stage one on the train part, its epochs and its fold-in chosen on validation."""
-    validation = data.validation(metric_name=metric_name, seed=seed)
-    trainer = EmbeddingTrainer(
-        data.log_until(data.split.valid_start),
-        params,
-        seed=seed,
-        device=data.device,
-        validation=validation,
-    )
-    fit = data.fit(trainer, phase="select", max_epochs=params.max_epochs, patience=params.patience)
-    return choose_fold_in_l2(trainer, validation, events=data.events), fit
-
-
-def fit_embeddings(
-    data: TrainingData,
-    params: TrainEmbeddings,
-    *,
-    until: int,
-    epochs: int,
-    fold_in_l2: float,
-    seed: int,
-) -> Embeddings:
-    """Stage one on everything before `until`, with choices made before."""
-    trainer = EmbeddingTrainer(
-        data.log_until(until), params, seed=seed, device=data.device, validation=None
-    )
-    data.fit(trainer, phase="refit", max_epochs=epochs, patience=None)
-    return trainer.embeddings(fold_in_l2=fold_in_l2)
-
-
-def select_model(
-    data: TrainingData, params: TrainRnn, *, embeddings: Embeddings, metric_name: str, seed: int
-) -> Fit:
-    """Stage two on the train part, its epochs chosen on validation."""
-    trainer = RnnTrainer(
-        data.log_until(data.split.valid_start),
-        params,
-        embeddings=embeddings,
-        seed=seed,
-        device=data.device,
-        validation=data.validation(metric_name=metric_name, seed=seed),
-    )
-    return data.fit(trainer, phase="select", max_epochs=params.max_epochs, patience=params.patience)
-
-
-def fit_model(
-    data: TrainingData,
-    params: TrainRnn,
-    *,
-    embeddings: Embeddings,
-    until: int,
-    epochs: int,
-    seed: int,
-) -> TwoTimeScale:
-    """Stage two on everything before `until`, for a number of epochs chosen before."""
-    trainer = RnnTrainer(
-        data.log_until(until),
-        params,
-        embeddings=embeddings,
-        seed=seed,
-        device=data.device,
-        validation=None,
-    )
-    data.fit(trainer, phase="refit", max_epochs=epochs, patience=None)
-    return trainer.finished_model()
+def rows_trained(data: TrainingData) -> dict[str, dict[str, int]]:
+    """How many events came in, how many the evaluated model learns from, and why not the rest."""
+    known = int(data.log_until(data.split.test_start).counts.sum())
+    return {"rows": {"in": len(data.events), "out": known, "test": len(data.events) - known}}
 
 
 def curve_rows(fit: Fit) -> list[dict[str, float | int | None]]:

@@ -1,16 +1,20 @@
 """What all tests share: the environment, public logs, and one tiny run of the pipeline."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recsys_core.artifacts import read_json
 from recsys_core.layout import Layout
 from tasks.child import child_environment
 
@@ -52,22 +56,33 @@ class Clone:
         return Layout(self.workspace)
 
     def call(
-        self, *command: str, cwd: Path | None = None, code: int = 0, timeout: float = 240
+        self, *command: str, cwd: Path | None = None, code: int = 0, timeout: float = 1200
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command in the clone; another return code than `code` fails the test."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=self.root if cwd is None else cwd,
             env=dict(self.environment),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
+            process_group=0,
         )
-        assert done.returncode == code, (
-            f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            # its steps have groups of their own, and it ends them if it is asked to
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=30)
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        assert process.returncode == code, (
+            f"{command} gave {process.returncode}\n{stdout}\n{stderr}"
         )
-        return done
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def twotempo(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
         return self.call(sys.executable, "-m", "flows.cli", *arguments, code=code)
@@ -126,10 +141,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The one run of the whole flow that all tests look at and none of them changes."""
+    """The one run of the whole flow that all tests look at and none of them changes.
+
+    `record` is its run.json as it was at its end: a test may run something after it.
+    """
 
     clone: Clone
     output: str
+    record: dict[str, Any]
 
     @property
     def layout(self) -> Layout:
@@ -140,7 +159,9 @@ class FinishedRun:
 def finished_run(clone: Clone) -> FinishedRun:
     """`twotempo run` on the tiny data set, through Prefect's temporary server."""
     done = clone.twotempo("run", *overrides(TINY))
-    return FinishedRun(clone=clone, output=done.stdout)
+    return FinishedRun(
+        clone=clone, output=done.stdout, record=read_json(clone.workspace / "run.json")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """A log whose next item is known by construction: with `order` it is the last item's successor,
-else any item."""
+else any item; and one in which users have tastes instead."""
 
 import dataclasses
 
@@ -42,6 +42,7 @@ STAGE_TWO = TrainRnn(
     learning_rate_inactive=0.01,
     learning_rate_active=0.01,
     learning_rate_items=0.01,
+    rate_decay=0.9,
     grad_clip=5.0,
     half_life_days=None,
     max_epochs=8,
@@ -96,8 +97,53 @@ def validation_of(events: Events, metric_name: str = "mrr@20") -> Validation:
     )
 
 
-def after(events: Events, timestamp: int, item: int) -> Events:
-    """The same log with every event from `timestamp` on changed to one item."""
-    items = events.item_idx.copy()
-    items[events.timestamp >= timestamp] = item
-    return dataclasses.replace(events, item_idx=items)
+def taste_events(*, users: int = 200) -> Events:
+    """Users who each choose at random among five items: six tastes, and no order.
+
+    Items i and j are of the same taste where i and j are equal modulo 6.
+    """
+    events = markov_events(0.0, users=users)
+    items = (events.item_idx - 1) // 6 * 6 + 1 + events.user_idx % 6
+    return dataclasses.replace(events, item_idx=items.astype(np.int32))
+
+
+def other_future(events: Events, cut: int) -> Events:
+    """The same log with another future from `cut` on.
+
+    Every other event of it is gone and the rest have other items, some unknown before; all users
+    but the first have new events, and twenty users are new.
+    """
+    rng = np.random.default_rng(9)
+    past = np.flatnonzero(events.timestamp < cut)
+    kept = np.flatnonzero(events.timestamp >= cut)[::2]
+    old, new = np.arange(2, events.n_users + 1), events.n_users + np.arange(1, 21)
+    added = np.concatenate([np.repeat(old, 2), np.repeat(new, 3)])
+    future = len(kept) + len(added)
+    user = np.concatenate([events.user_idx[past], events.user_idx[kept], added])
+    item = np.concatenate([events.item_idx[past], rng.integers(1, N_ITEMS + 8, future)])
+    later = cut + MINUTE * rng.integers(0, 5_000, future)
+    timestamp = np.concatenate([events.timestamp[past], later])
+    order = np.lexsort((timestamp, user))  # stable: events of the past stay as they are
+    n = len(order)
+    return Events(
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=new[-1] + 1))]),
+        item_idx=item[order].astype(np.int32),
+        timestamp=timestamp[order],
+        session_idx=np.zeros(n, dtype=np.int64),
+        session_start=np.zeros(n, dtype=bool),
+        event_type=np.zeros(n, dtype=np.int8),
+        value=np.full(n, np.nan, dtype=np.float32),
+        source_row=np.arange(n, dtype=np.int64),
+    )
+
+
+def without_item(events: Events, item: int) -> Events:
+    """The same log, in which `item` never occurred."""
+    keep = events.item_idx != item
+    kept = np.concatenate([[0], np.cumsum(keep)])
+    columns = {
+        field.name: getattr(events, field.name)[keep]
+        for field in dataclasses.fields(events)
+        if field.name != "offsets"
+    }
+    return Events(offsets=kept[events.offsets], **columns)

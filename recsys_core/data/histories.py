@@ -1,9 +1,8 @@
 """Slices of users' histories as right-padded batches.
 
-user 7, events 2 to 5   ->   items        [ 9  4  9  0  0 ]     0 is PAD
-                             gap_seconds  [ 61 3 900 0  0 ]     time since the user's event before,
-                             -1 for the first
-                             length       3
+user 7, events 2 to 5   ->   items        [  9   4   9   0   0 ]   0 is PAD
+                             gap_seconds  [ 61   3 900   0   0 ]   since the user's event
+                             length          3                     before, -1 for the first
 """
 
 from dataclasses import dataclass
@@ -29,10 +28,10 @@ class Histories:
 
 
 def gather_histories(events: Events, user_idx: Int64, *, start: Int64, stop: Int64) -> Histories:
-    """Events `start` (inclusive) to `stop` (exclusive) of each user, padded on the right to the
-    longest, at least 1.
+    """Events `start` (inclusive) to `stop` (exclusive) of each user, padded on the right. (B, T)
 
-    Positions count a user's events from 0. (B,) three times in, (B, T) out.
+    T is the longest slice, at least 1. `user_idx`, `start` and `stop` are (B,); positions count a
+    user's events from 0.
     """
     length = stop - start  # (B,)
     width = max(1, int(length.max(initial=0)))

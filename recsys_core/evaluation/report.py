@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from recsys_core.evaluation.significance import Interval
 from recsys_core.evaluation.summary import Ranked, Row
+from recsys_core.evaluation.targets import Targets
 from recsys_core.evaluation.windows import Windows
 from recsys_core.sections import Evaluate
 
@@ -39,14 +40,43 @@ def headline(rows: list[Row], compared: dict[str, Interval], *, model: str, metr
 
 
 def population(
-    ranked: list[Ranked], groups: dict[str, npt.NDArray[np.bool_]], events: int
+    ranked: list[Ranked],
+    groups: dict[str, npt.NDArray[np.bool_]],
+    targets: Targets,
+    *,
+    in_period: int,
 ) -> Report:
-    """How many events came in, how many became targets, and who covers how many of them."""
-    targets = len(groups["all"])
+    """How many events came in, how many became targets, what histories lack, and who covers what.
+
+    `targets` have the histories that the model reads. An event of an item that it does not know is
+    left out of the history of each later target of its user, and counted for each of them.
+    """
+    left_out = targets.position.astype(np.int64) - targets.history
     return {
-        "rows": {"in": events, "out": targets, "first_of_their_user": events - targets},
+        "rows": {
+            "in": in_period,
+            "out": len(targets),
+            "first_of_their_user": in_period - len(targets),
+        },
         "targets": {cohort: int(members.sum()) for cohort, members in groups.items()},
+        "history_events_left_out": int(left_out.sum()),
+        "targets_without_known_history": int(np.count_nonzero(targets.history == 0)),
+        "two_time_scales": two_time_scales(groups["active"]),
         "not_covered": {one.model: int((~one.covered).sum()) for one in ranked},
+    }
+
+
+def two_time_scales(active: npt.NDArray[np.bool_]) -> Report:
+    """How the targets (N,) divide between the two networks.
+
+    Where one has less than a tenth of them the metrics say little of it.
+    """
+    many = int(active.sum())
+    few = min(many, len(active) - many)
+    return {
+        "active_share": _round(many / len(active)),
+        "inactive_share": _round((len(active) - many) / len(active)),
+        "both_at_least_a_tenth": 10 * few >= len(active),
     }
 
 

@@ -1,16 +1,13 @@
 """Folding a user in: the transductive embedding that a history implies, in closed form.
 
 Stage one's softmax, expanded to second order around phi = 0, has the gradient sum_i (v_i - mean)
-over the user's
-n events and the Hessian n C, with `mean` and C the mean and covariance of item vectors under
-popularity.
-With a ridge of l2 |phi|^2 / 2 its maximum is
+over the user's n events and the Hessian n C, with `mean` and C the mean and covariance of item
+vectors under popularity. With a ridge of l2 |phi|^2 / 2 its maximum is
 
     phi = (n C + l2 I)^-1 sum_i (v_i - mean)
 
 C is the same for all users, so one eigendecomposition serves everyone and a user costs one sum and
-two
-small products. (The fold-in of the specification, section 1.3: closed-form ridge against V,
+two small products. (The fold-in of the specification, section 1.3: closed-form ridge against V,
 batched.)
 """
 
@@ -47,8 +44,7 @@ class FoldIn:
 
     @classmethod
     def fit(cls, items: Float32, item_bias: Float32, *, l2: float, limit: int) -> "FoldIn":
-        """From stage one's item vectors (V + 1, D) and biases (V + 1,); row 0 is PAD and does not
-        count."""
+        """From stage one's item vectors (V + 1, D) and biases (V + 1,); row 0 is PAD, left out."""
         bias = item_bias[1:].astype(np.float64)
         share = np.exp(bias - bias.max())
         share /= share.sum()
@@ -66,10 +62,10 @@ class FoldIn:
         )
 
     def vectors(self, events: Events, user_idx: Int64, *, count: Int64) -> Float32:
-        """The embedding implied by the first `count` events of each user (the latest `limit` of
-        those). (B, D)
+        """The embedding that the first `count` events of each user imply. (B, D)
 
-        A count of 0 gives the zero vector: nothing is known of that user.
+        Of those the latest `limit` are read. A count of 0 gives the zero vector: nothing is known
+        of that user.
         """
         used = np.minimum(count, self.limit)
         first_row = events.offsets[user_idx] + count - used

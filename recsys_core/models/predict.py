@@ -18,8 +18,7 @@ def user_vectors(
     """Each user's vector after their first `history` events. (N, D)
 
     `events` holds known items only (`requests.known_events`). Rows are worked through in the order
-    of their
-    length, so that a batch pads little.
+    of their length, so that a batch pads little.
     """
     spec, fold_in = model.input_spec, model.fold_in
     device = model.item_vectors.device

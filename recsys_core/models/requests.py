@@ -1,10 +1,9 @@
-"""What the two-time-scale model reads for a user: one object for training's validation, evaluation,
-export and scoring.
+"""What the two-time-scale model reads for a user, in validation, evaluation, export and scoring.
 
-    events of a user     0 1 2 ... s ... n-1          n events so far
-    inactive (n < t*)    [ all n                ]     read by the inactive network; no user vector
-    active   (n >= t*)   [ fold-in ][ window    ]     the user vector comes from the events before
-    s, the network reads the rest
+    events of a user     0 1 2 ... s ... n-1      n events so far
+    inactive (n < t*)    [ all n            ]     read by the inactive network; no user vector
+    active   (n >= t*)   [ fold-in ][window ]     the user vector comes from the events before s,
+                                                  the active network reads the rest
 
 s = max(n - K, t* // 2): the window is at most K events, and at promotion it already holds the
 latest ones.
@@ -24,8 +23,10 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The numbers that shape a model's input. `n_items` is its vocabulary: items with a larger idx
-    are unknown."""
+    """The numbers that shape a model's input.
+
+    `n_items` is the model's vocabulary: items with a larger idx are unknown.
+    """
 
     n_items: int
     dim: int
@@ -86,8 +87,10 @@ def make_requests(
 
 
 def known_events(events: Events, n_items: int) -> Events:
-    """The events whose item the model knows: what a history is made of. The very same object where
-    all are known."""
+    """The events whose item the model knows: what a history is made of.
+
+    Where all are known it is the very same object.
+    """
     keep = np.asarray(events.item_idx) <= n_items
     if keep.all():
         return events

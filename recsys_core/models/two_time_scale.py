@@ -1,15 +1,13 @@
-"""The two-time-scale recommender (2TS, section 1.2 of its specification): two GRUs, routed by
-activity.
+"""The two-time-scale recommender (2TS, section 1.2 of its specification): two GRUs by activity.
 
-    inactive (fast)   h_0 = p                      phi_t = P_in h_t + c
-    active (slow)     h_0 = tanh(W_0 phi_u + c_0)  phi_t = phi_u + gamma P_ac h_t
+    inactive (fast)   h_0 = p                       phi_t = P_in h_t + c
+    active (slow)     h_0 = tanh(W_0 phi_u + c_0)   phi_t = phi_u + gamma P_ac h_t
     both              x_t = [ v_(i_t) ; emb(gap) ]  h_t = GRU(x_t, h_(t-1))
     score             s(u, i | t) = <phi_t, v_i> + b_i
 
 Nothing is shared but the item vectors V. phi_u is folded in (`fold_in.py`) from the events before
-the window,
-so that the active network never sees what it is asked for. Row 0 of V is PAD and scores minus
-infinity.
+the window, so that the active network never sees what it is asked for. Row 0 of V is PAD and scores
+minus infinity.
 """
 
 from collections.abc import Mapping
@@ -41,8 +39,7 @@ class TwoTimeScaleConfig:
 
 
 class RecurrentNetwork(nn.Module):
-    """A GRU over events: the item's vector beside an embedding of the gap since the event
-    before."""
+    """A GRU over events: the item's vector, and an embedding of the gap since the event before."""
 
     gap_edges: Tensor
 
@@ -63,8 +60,10 @@ class RecurrentNetwork(nn.Module):
         return embedded
 
     def states(self, embedded: Tensor, gap_seconds: Tensor, initial: Tensor) -> Tensor:
-        """The state before any event and after each of them: (B, T, D), (B, T), (B, H) to (B, T +
-        1, H)."""
+        """The state before any event and after each of them. (B, T + 1, H)
+
+        Takes item vectors (B, T, D), gaps (B, T) and the initial state (B, H).
+        """
         inputs = torch.cat([embedded, self.embed_gap(gap_seconds)], dim=-1)  # (B, T, D + time_dim)
         # an expanded view as the initial state is refused by cuDNN and by the exporter
         outputs, _ = self.gru(inputs, initial.unsqueeze(0).contiguous())  # (B, T, H)
@@ -72,16 +71,14 @@ class RecurrentNetwork(nn.Module):
 
 
 class InactiveNetwork(RecurrentNetwork):
-    """The fast scale: fully inductive, from a learned prior; it never reads a user's id or
-    vector."""
+    """The fast scale: inductive, from a learned prior; it never reads a user's id or vector."""
 
     def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
         super().__init__(dim=dim, hidden=hidden, time_dim=time_dim)
         self.prior = nn.Parameter(torch.zeros(hidden))
 
     def initial(self, user_vector: Tensor) -> Tensor:
-        """The prior, for as many users as `user_vector` (B, D) has rows; its values are not read.
-        (B, H)"""
+        """The prior, once for each row of `user_vector` (B, D); its values are not read. (B, H)"""
         return self.prior.unsqueeze(0).expand(user_vector.shape[0], -1)
 
     def vectors(self, states: Tensor, user_vector: Tensor) -> Tensor:  # noqa: ARG002 (one shape for both networks)
@@ -91,8 +88,7 @@ class InactiveNetwork(RecurrentNetwork):
 
 
 class ActiveNetwork(RecurrentNetwork):
-    """The slow scale: it starts from what the transductive embedding knows and adds a small
-    correction."""
+    """The slow scale: the transductive embedding, and a small correction that starts from it."""
 
     def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
         super().__init__(dim=dim, hidden=hidden, time_dim=time_dim)
@@ -104,8 +100,10 @@ class ActiveNetwork(RecurrentNetwork):
         return torch.tanh(self.start(user_vector))
 
     def vectors(self, states: Tensor, user_vector: Tensor) -> Tensor:
-        """User vectors of states: (..., H) and (..., D) to (..., D); with gamma = 0 exactly
-        `user_vector`."""
+        """User vectors of states: (..., H) and (..., D) to (..., D).
+
+        With gamma = 0 they are exactly `user_vector`.
+        """
         projected: Tensor = self.project(states)
         return user_vector + self.gamma * projected
 
@@ -136,8 +134,7 @@ class TwoTimeScale(nn.Module):
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the model reads; the batch, the example of the export and the parity test are made
-        from it."""
+        """What the model reads: batches, the export's example and the parity test follow it."""
         config = self.config
         return InputSpec(
             n_items=config.n_items, dim=config.dim, t_star=config.t_star, window=config.window
@@ -165,7 +162,8 @@ class TwoTimeScale(nn.Module):
     ) -> Tensor:
         """User vectors after the history: (B, T), (B, T), (B,), (B, D), (B,) to (B, D).
 
-        PAD steps come after `length` events and are not read: the state is taken at `length`.
+        PAD steps come after `length` events and are not read: the state is taken at `length`. Both
+        networks run for every row, and `active` picks one of the two vectors.
         """
         embedded = self.item_vectors[items]  # (B, T, D)
         last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)

@@ -1,9 +1,9 @@
 """Scores of one run as Parquet shards: each whole or absent, the run seen only when all are there.
 
-    scores/3f2a…-20171016T235959.000000Z/part-00000.parquet   SCORES rows, ordered by (user_id,
-    rank), across shards too scores/3f2a…-20171016T235959.000000Z/shards.json          what the run
-    is, and each whole shard with its SHA-256 scores/current.json
-    the run that is whole, for publishing
+    scores/3f2a…-20171016T235959.000000Z/
+        part-00000.parquet    SCORES rows, ordered by (user_id, rank), across shards too
+        shards.json           what the run is, and each whole shard with its SHA-256
+    scores/current.json       the run that is whole, for publishing
 
 A run that stops is taken up again where it stopped. `facts` say what a run depends on; with other
 facts its shards are worthless and are removed.
@@ -13,6 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -20,17 +21,25 @@ from recsys_core.artifacts import read_json, sha256, write_json
 from recsys_core.columns import RANK, USER_ID
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError
-from recsys_core.serving.engine import TopItems
 from recsys_core.tables import SCORES, write_table
 
+if TYPE_CHECKING:
+    # who only reads a table must not load ONNX Runtime
+    from recsys_core.serving.engine import TopItems
+
 KEY = (USER_ID, RANK)
+LIST = "shards.json"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the scores of a run depend on. `log` is a digest of the events and users scored."""
+    """What the scores of a run depend on.
+
+    `log` is a digest of the events and users scored, `code` one of the code that scores; `provider`
+    is where ONNX Runtime runs, since another one rounds differently.
+    """
 
     model_version: str
     graph: str
@@ -40,12 +49,14 @@ class RunFacts:
     shard_users: int
     users: int
     log: str
+    code: str
+    provider: str
 
     @property
     def name(self) -> str:
         """The run's folder.
 
-        >>> RunFacts("3f2a", "popularity", 1_508_198_399_000_000, 10, False, 4, 9, "").name
+        >>> RunFacts("3f2a", "popularity", 1_508_198_399_000_000, 10, False, 4, 9, "", "", "").name
         '3f2a-20171016T235959.000000Z'
         """
         return f"{self.model_version}-{time_of(self.as_of):%Y%m%dT%H%M%S.%fZ}"
@@ -93,7 +104,7 @@ def time_of(microseconds: int) -> datetime:
 
 
 def recommendation_rows(
-    top: TopItems, *, user_ids: pa.Array, items: Vocabulary
+    top: "TopItems", *, user_ids: pa.Array, items: Vocabulary
 ) -> tuple[pa.Table, int]:
     """Rows of SCORES, and how many of the N * k are missing since nothing was left to recommend.
 
@@ -127,8 +138,10 @@ class RunFolder:
                 shutil.rmtree(entry)
         self.folder.mkdir(exist_ok=True)
         for file in self.folder.iterdir():
-            if file.name not in keep:
+            if file.name not in keep and file.name != LIST:
                 file.unlink()
+        # last, and never absent meanwhile: a run stopped before its next shard loses none
+        self._write_list()
 
     def missing(self) -> list[int]:
         """Numbers of the shards that are still to be scored."""
@@ -150,7 +163,6 @@ class RunFolder:
     def finish(self) -> ScoreRun:
         """Make the run, now whole, the one that publishing takes."""
         assert not self.missing(), f"shards {self.missing()} are not scored yet"
-        self._write_list()
         write_json(self._root / "current.json", {"run": self.facts.name})
         return ScoreRun(
             folder=self.folder,
@@ -160,11 +172,11 @@ class RunFolder:
 
     def _write_list(self) -> None:
         shards = {str(number): asdict(shard) for number, shard in self._shards.items()}
-        write_json(self.folder / "shards.json", {"facts": asdict(self.facts), "shards": shards})
+        write_json(self.folder / LIST, {"facts": asdict(self.facts), "shards": shards})
 
     def _whole_shards(self) -> dict[int, Shard]:
         """Shards of an earlier try that are still what they were; none where the facts differ."""
-        path = self.folder / "shards.json"
+        path = self.folder / LIST
         if not path.exists():
             return {}
         listed = read_json(path)
@@ -181,7 +193,7 @@ def read_score_run(root: Path) -> ScoreRun:
     """
     name = read_json(root / "current.json")["run"]
     folder = root / name
-    listed = read_json(folder / "shards.json")
+    listed = read_json(folder / LIST)
     facts = RunFacts(**listed["facts"])
     shards = {int(number): Shard(**shard) for number, shard in listed["shards"].items()}
     broken = [

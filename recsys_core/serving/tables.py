@@ -1,9 +1,9 @@
 """The published table: a DuckDB file in which readers find the last whole run, never half of one.
 
-    recommendations                view      user_id, rank, item_id, score, model_version, as_of of
-    the current run recommendation_runs            table     every run ever published, one of them
-    current recommendations_<run_id>       tables    rows of the runs that are kept, ordered by
-    (user_id, rank)
+    recommendations            view    user_id, rank, item_id, score, model_version, as_of of the
+                                       current run
+    recommendation_runs        table   every run ever published, one of them current
+    recommendations_<run_id>   tables  rows of the runs that are kept, ordered by (user_id, rank)
 
 A run becomes current in one transaction: until COMMIT the old view stands, also where the writer is
 killed. DuckDB lets no other process in while one writes, so all checking is done before the file is
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys_core.errors import ContractError, PublishError
+from recsys_core.errors import BusyError, ContractError, PublishError
 from recsys_core.serving.shards import KEY, ScoreRun, time_of
 from recsys_core.tables import SCORES, check_table
 
@@ -120,16 +120,20 @@ def read_runs(path: Path) -> pa.Table:
 
 @contextlib.contextmanager
 def open_table(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the published file, in UTC; a DuckDB error becomes a `PublishError`."""
+    """A connection to the published file, in UTC; a DuckDB error becomes a `PublishError`.
+
+    It is a `BusyError` where the file cannot be had: DuckDB allows one writer and nobody beside it.
+    """
     if read_only and not path.exists():
-        raise PublishError(f"{path}: nothing is published yet; run the publish edge")
+        raise PublishError(f"{path}: nothing is published yet; run `twotempo run`")
     try:
         with duckdb.connect(str(path), read_only=read_only) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
     except duckdb.Error as error:
         summary = " ".join(str(error).split())
-        raise PublishError(
+        kind = BusyError if isinstance(error, duckdb.IOException) else PublishError
+        raise kind(
             f"{path}: {summary:.300}; if another process has the file open, close it there "
             "and try again"
         ) from error

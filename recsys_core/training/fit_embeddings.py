@@ -1,5 +1,4 @@
-"""Stage one: transductive embeddings by softmax factorisation (section 1.2 of the 2TS
-specification).
+"""Stage one: transductive embeddings by softmax factorisation (2TS specification, section 1.2).
 
     s(u, i) = <phi_u, v_i> + b_i
     loss    = mean over events of -log softmax(s) + l2 (|phi_u|^2 + |v_i|^2) / 2
@@ -21,7 +20,7 @@ from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.models.requests import known_events
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainEmbeddings
-from recsys_core.training.log_until import LogUntil
+from recsys_core.training.log_until import LogUntil, log_popularity
 from recsys_core.training.losses import pull, sampled_softmax
 from recsys_core.training.row_table import RowTable
 from recsys_core.training.samplers import Candidates, NegativeSampler
@@ -29,13 +28,12 @@ from recsys_core.training.validation import Validation
 
 INITIAL_SCALE = 0.1
 
-FOLD_IN_L2 = (1.0, 3.0, 10.0, 30.0, 100.0)
+FOLD_IN_L2 = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Ridges to choose from, in units of the item vectors' squared length."""
 
 
 class EmbeddingTrainer:
-    """Trains the tables of users (U + 1, D) and of items (V + 1, D + 1), whose last column is the
-    bias."""
+    """Trains the tables of users (U + 1, D) and of items (V + 1, D + 1), the last column a bias."""
 
     stage = "train_embeddings"
 
@@ -99,15 +97,14 @@ class EmbeddingTrainer:
             negative=(negative[:, :-1], negative[:, -1]),
         )
         penalty = pull(vectors) + pull(positive[:, :-1])  # (B,)
-        loss = (weights * nll + self._params.l2 * penalty).mean()
+        loss = (weights * (nll + self._params.l2 * penalty)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self._users.step()
         self._items.step()
         return float(loss.detach())
 
     def validate(self) -> float:
-        """The validation metric of the free user vectors; a user without one counts as the zero
-        vector."""
+        """The validation metric of the free user vectors; who has none has the zero vector."""
         assert self._validation is not None
         users = self._users.values.detach().cpu().numpy()
 
@@ -167,8 +164,7 @@ class EmbeddingTrainer:
 def choose_fold_in_l2(
     trainer: EmbeddingTrainer, validation: Validation, *, events: Events
 ) -> Embeddings:
-    """The embeddings with the ridge whose folded-in user vectors alone predict best on
-    validation."""
+    """The embeddings, with the ridge whose folded-in vectors alone predict validation best."""
     draft = trainer.embeddings(fold_in_l2=FOLD_IN_L2[0])
     known = known_events(events, draft.n_items)
     metrics = []
@@ -189,17 +185,15 @@ def choose_fold_in_l2(
 def initial_tables(
     log: LogUntil, frequency: npt.NDArray[np.float64], *, dim: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Users without training events at zero, small random vectors elsewhere, biases at log
-    popularity.
+    """Tables before training: small random vectors, zero for users without training events.
 
-    With those biases the model begins as the popularity baseline, and its vectors learn what
-    differs from it.
+    Biases are log popularity: with those the model begins as the popularity baseline, and its
+    vectors learn what differs from it.
     """
     rng = generator(seed, "train_embeddings", "init")
     items = rng.normal(0.0, INITIAL_SCALE, (log.n_items + 1, dim)).astype(np.float32)
     users = rng.normal(0.0, INITIAL_SCALE, (log.events.n_users + 1, dim)).astype(np.float32)
     users[log.counts == 0] = 0.0
     items[0] = 0.0
-    bias = np.zeros(log.n_items + 1, dtype=np.float32)
-    bias[1:] = np.log(frequency[1:] / frequency[1:].sum()).astype(np.float32)
-    return torch.from_numpy(users), torch.from_numpy(np.column_stack([items, bias]))
+    table = np.column_stack([items, log_popularity(frequency)])
+    return torch.from_numpy(users), torch.from_numpy(table)

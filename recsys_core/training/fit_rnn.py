@@ -1,9 +1,7 @@
-"""Stage two: the two recurrent networks of the two-time-scale model, trained side by side on one
-item table.
+"""Stage two: the two networks of the two-time-scale model, trained side by side on one item table.
 
 Each batch belongs to one network; each network has its own optimiser, and the item table, started
-from stage one
-and pulled towards it, has a third. All targets of a window are predicted at once.
+from stage one and pulled towards it, has a third. All targets of a window are predicted at once.
 """
 
 from collections.abc import Iterator
@@ -26,7 +24,7 @@ from recsys_core.models.two_time_scale import (
 )
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
-from recsys_core.training.log_until import LogUntil
+from recsys_core.training.log_until import LogUntil, log_popularity
 from recsys_core.training.losses import pull, sampled_softmax
 from recsys_core.training.row_table import RowTable, load_optimiser_state, optimiser_state
 from recsys_core.training.samplers import Candidates, NegativeSampler
@@ -96,18 +94,18 @@ class RnnTrainer:
         total = sum(int((part.stop - part.first_target).sum()) for part in windows.values())
         done, losses = 0, 0.0
         self.model.train()
+        self._set_learning_rates(number)
         for index in rng.permutation(len(batches)):
             name, batch = batches[index]
-            self._set_learning_rates((number - 1 + done / max(1, total)) / params.max_epochs)
             targets = int((batch.stop - batch.first_target).sum())
             losses += self._step(name, batch, draws) * targets
             done += targets
             yield done, total, losses / done
 
-    def _set_learning_rates(self, progress: float) -> None:
-        """Rates fall in a straight line to a tenth over `max_epochs`, so that the last events
-        settle the weights instead of shaking them."""
-        params, factor = self._params, 1.0 - 0.9 * progress
+    def _set_learning_rates(self, number: int) -> None:
+        """Rates fall by a factor each epoch, so that the later ones settle the weights."""
+        params = self._params
+        factor = params.rate_decay ** (number - 1)
         self._items.learning_rate = factor * params.learning_rate_items
         for name, rate in (
             ("inactive", params.learning_rate_inactive),
@@ -135,18 +133,20 @@ class RnnTrainer:
         mask = torch.from_numpy(chosen).to(device)  # (B, T + 1)
         target = torch.from_numpy(targets).to(device)  # (N,)
         embedded, positive, negative = self._items.gather([items, target, candidates.items])
+        dropped = dropout(embedded[..., :-1], params.dropout, draws)  # (B, T, D)
+        states = network.states(dropped, gaps, network.initial(user_vector))  # (B, T + 1, H)
+        start = user_vector.unsqueeze(1).expand(-1, states.shape[1], -1)[mask]  # (N, D)
+        vectors = network.vectors(dropout(states[mask], params.dropout, draws), start)  # (N, D)
+        # on CUDA the large product runs in bfloat16; the recurrence stays in float32, for
+        # autocast would run it in float16, whose gradients underflow without loss scaling
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            dropped = dropout(embedded[..., :-1], params.dropout, draws)  # (B, T, D)
-            states = network.states(dropped, gaps, network.initial(user_vector))  # (B, T + 1, H)
-            start = user_vector.unsqueeze(1).expand(-1, states.shape[1], -1)[mask]  # (N, D)
-            vectors = network.vectors(dropout(states[mask], params.dropout, draws), start)  # (N, D)
-        nll = sampled_softmax(
-            vectors.float(),
-            target,
-            positive=(positive[:, :-1], positive[:, -1]),
-            candidates=candidates,
-            negative=(negative[:, :-1], negative[:, -1]),
-        )
+            nll = sampled_softmax(
+                vectors,
+                target,
+                positive=(positive[:, :-1], positive[:, -1]),
+                candidates=candidates,
+                negative=(negative[:, :-1], negative[:, -1]),
+            ).float()
         loss = (torch.from_numpy(weights).to(device) * nll).mean()
         if params.finetune_items:
             loss = loss + params.item_pull * pull(positive, self._stage_one[target]).mean()
@@ -161,8 +161,7 @@ class RnnTrainer:
     def _targets(
         self, windows: Windows, *, width: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """What each state is asked for: targets (N,), their weights (N,), and which of the (B, T +
-        1) states are asked."""
+        """What states are asked for: targets (N,), their weights (N,), which states (B, T + 1)."""
         position = windows.start[:, None] + np.arange(width)  # (B, T + 1)
         chosen = (position >= windows.first_target[:, None]) & (position < windows.stop[:, None])
         rows = (self._log.events.offsets[windows.user_idx][:, None] + position)[chosen]
@@ -226,8 +225,10 @@ class RnnTrainer:
 def initial_model(
     log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
 ) -> TwoTimeScale:
-    """Networks drawn from the seed, item vectors of stage one, the inactive prior at the mean
-    active user."""
+    """Networks drawn from the seed, and the item vectors of stage one.
+
+    Before any event the inactive network predicts for the mean active user.
+    """
     config = TwoTimeScaleConfig(
         n_items=log.n_items,
         dim=embeddings.dim,
@@ -256,12 +257,24 @@ def initial_model(
             mean = embeddings.users[active].mean(axis=0)
             model.inactive.project.bias.copy_(torch.from_numpy(mean))
         model.item_vectors.copy_(torch.from_numpy(embeddings.items))
-        model.item_bias.copy_(torch.from_numpy(embeddings.item_bias))
+        model.item_bias.copy_(torch.from_numpy(_initial_bias(log, params, embeddings=embeddings)))
         model.fold_in_items.copy_(torch.from_numpy(fold_in.items))
         model.fold_in_mean.copy_(torch.from_numpy(fold_in.mean))
         model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
         model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
     return model
+
+
+def _initial_bias(
+    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings
+) -> npt.NDArray[np.float32]:
+    """Stage one's biases; with a half-life the log popularity of the weighted log instead. (V + 1,)
+
+    Vectors are best learned from the whole log, but how popular an item is, from its last hours.
+    """
+    if params.half_life_days is None:
+        return embeddings.item_bias
+    return log_popularity(log.item_frequency(log.weights(params.half_life_days)))
 
 
 def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> None:
@@ -278,8 +291,7 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
 
 
 def dropout(values: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """Zeroes a share of the values and scales the rest, drawn on the CPU from an explicit
-    generator."""
+    """Zeroes a share of the values and scales the rest; drawn on the CPU, from `draws` alone."""
     if share == 0.0:
         return values
     keep = torch.rand(values.shape, generator=draws) >= share

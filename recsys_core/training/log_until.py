@@ -50,11 +50,20 @@ class LogUntil:
         return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
 
     def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:
-        """Weighted number of events of each item, at least a thousandth for every known one. (V +
-        1,)"""
+        """Weighted events of each item, at least a thousandth for a known one. (V + 1,)"""
         rows = self.rows
         frequency = np.bincount(
             self.events.item_idx[rows], weights=weights[rows], minlength=self.n_items + 1
         )
         frequency[1:] = np.maximum(frequency[1:], 1e-3)
         return frequency.astype(np.float64)
+
+
+def log_popularity(frequency: npt.NDArray[np.float64]) -> Float32:
+    """Log share of each frequency (V + 1,), 0 for PAD: with these biases a model is popularity.
+
+    Every frequency but that of PAD is above 0.
+    """
+    bias = np.zeros(len(frequency), dtype=np.float32)
+    bias[1:] = np.log(frequency[1:] / frequency[1:].sum())
+    return bias

@@ -1,6 +1,7 @@
 """The epoch loop of both training stages: early stopping, best epoch, checkpoints."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ class Trainer(Protocol):
     metric_name: str
 
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
-        """Train one epoch, deterministic in `number` and the state before; yields events done, in
-        all, mean loss so far."""
+        """Train one epoch, deterministic in `number` and the state before.
+
+        Yields events done, events in all, and the mean loss so far.
+        """
 
     def validate(self) -> float:
         """The validation metric, greater is better."""
@@ -58,12 +61,10 @@ class EpochRow:
 
 
 class Fit:
-    """One fit of a trainer. Iterating over `run()` trains; afterwards the trainer holds the best
-    epoch's weights.
+    """One fit of a trainer: iterating over `run()` trains it, and leaves it at its best epoch.
 
     With `patience`, every epoch is validated and training ends after that many epochs without a
-    better metric;
-    without, it runs `max_epochs` and the last epoch is the best.
+    better metric; without, it runs `max_epochs` and the last epoch is the best.
     """
 
     def __init__(
@@ -93,12 +94,17 @@ class Fit:
             loss, total = float("nan"), 0
             for done, total, loss in self._trainer.epoch(number):
                 yield self._progress(number, done, total, loss, None)
-            if not torch.isfinite(torch.tensor(loss)):
+            if not math.isfinite(loss):
                 raise ModelError(
                     f"{self._trainer.stage}: the loss is {loss} after epoch {number}; "
                     "lower the learning rates in params.yaml"
                 )
             metric = None if self._patience is None else self._trainer.validate()
+            if metric is not None and not math.isfinite(metric):
+                raise ModelError(
+                    f"{self._trainer.stage}: the validation metric is {metric} after epoch "
+                    f"{number}; lower the learning rates in params.yaml"
+                )
             self.curve.append(EpochRow(number, loss, metric))
             if metric is None or metric > self._best_metric:
                 self._best_metric = float("-inf") if metric is None else metric

@@ -19,14 +19,12 @@ def sampled_softmax(
         s_i = <phi, v_i> + b_i
         Z   = exp(s_target) + sum over candidates j other than the target of exp(s_j - log E_j)
 
-    E_j is how often the sampler expects to draw j, so that each term of the sum is unbiased for the
-    full one, whatever
-    the sampler (log q correction). With every item as a candidate and E = 1 this is the full
-    softmax, exactly.
+    E_j is how often the sampler expects to draw j, so that the sum is unbiased for that over the
+    whole catalogue, whatever the sampler (log q correction). With every item as a candidate and
+    E = 1 this is the full softmax, exactly.
 
     `vectors` (N, D), `targets` (N,) item_idx, `positive` the vectors (N, D) and biases (N,) of the
-    targets,
-    `negative` those of the candidates (M, D) and (M,).
+    targets, `negative` those of the candidates, (M, D) and (M,).
     """
     positive_vectors, positive_bias = positive
     negative_vectors, negative_bias = negative

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One message: `done` of `total` events of epoch `epoch` (from 1); `metric` is set when the
-    epoch has ended."""
+    """One message: `done` of `total` events of epoch `epoch` (from 1), of at most `epochs`.
+
+    An epoch's last message has all events done and, where it was validated, its metric. Where
+    `metric_name` is empty nothing is validated.
+    """
 
     stage: str
     phase: str
@@ -14,6 +17,6 @@ class Progress:
     epochs: int
     done: int
     total: int
-    loss: float | None
+    loss: float
     metric_name: str
     metric: float | None

@@ -76,8 +76,10 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Give an optimiser the moments of `optimiser_state`; names without a number before the dot are
-    not its."""
+    """Give an optimiser the moments of `optimiser_state`.
+
+    Names without a number before the dot are not its own, and are passed over.
+    """
     state: dict[int, dict[str, Tensor | int]] = {}
     for name, value in flat.items():
         index, _, moment = name.partition(".")

@@ -15,8 +15,10 @@ class Candidates:
 
 
 class NegativeSampler:
-    """Draws items in proportion to frequency ** power, with replacement; the whole catalogue where
-    it is no larger."""
+    """Draws items in proportion to frequency ** power, with replacement.
+
+    Where the catalogue has no more items than draws, it gives the whole of it.
+    """
 
     def __init__(self, frequency: Tensor, *, power: float, draws: int) -> None:
         """`frequency` (V + 1,) of each item, PAD first, greater than 0 for every real item."""

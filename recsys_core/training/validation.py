@@ -1,5 +1,4 @@
-"""The validation metric of a model in training: next-item prediction on the validation period,
-ranked in full."""
+"""The validation metric of a model in training: next-item prediction, ranked in full."""
 
 from collections.abc import Callable
 
@@ -7,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
+from recsys_core.errors import DataError
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
@@ -21,8 +21,7 @@ BATCH = 256
 
 
 class Validation:
-    """A fixed draw of at most `limit` validation targets, each ranked among the whole
-    vocabulary."""
+    """A fixed draw of at most `limit` validation targets, each ranked in the whole vocabulary."""
 
     def __init__(
         self,
@@ -38,6 +37,11 @@ class Validation:
         self.metric_name = metric_name
         self._events = events
         targets = successive_targets(events, start, end=end, n_items=n_items)
+        if len(targets) == 0:
+            raise DataError(
+                "no event of the validation period has an earlier event of its user, so nothing "
+                "can be chosen on it; make `split` in params.yaml longer"
+            )
         if len(targets) > limit:
             targets = targets.take(np.sort(rng.choice(len(targets), limit, replace=False)))
         self._targets = targets

@@ -2,14 +2,13 @@
 
 inactive   the first t* events of every user, active ones included: all of them are targets
 
-active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks of K / 2
-at a phase
-           drawn anew each epoch, and each block is read from K / 2 events before it (not before t*
-           // 2)
+active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks of
+           K / 2 at a phase drawn anew each epoch, and each block is read from about K / 2
+           events before it, not before t* // 2
 
-           events       0 . . . s . . . b . . . e
-                                [ read  ][block ]
-           fold-in      [ < s  ]
+           events     0 . . . . s . . . . b . . . . e
+           fold-in    [ < s    ]
+           network              [ read   ][ targets ]
 """
 
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Windows:
-    """One row a window, positions within the user's history: read from `start`, predict
-    `first_target` to `stop` (exclusive)."""
+    """One row a window: read from `start` on, predict `first_target` to `stop` (exclusive).
+
+    Positions count a user's events from 0.
+    """
 
     user_idx: Int64  # (W,)
     start: Int64  # (W,)
@@ -46,8 +47,7 @@ class Windows:
 
 
 def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
-    """The first t* events of each user; `counts` (U + 1,) is how many training events a user
-    has."""
+    """The first t* events of each user; `counts` (U + 1,) are the users' training events."""
     user_idx = np.flatnonzero(counts).astype(np.int64)
     zero = np.zeros(len(user_idx), dtype=np.int64)
     return Windows(user_idx, zero, zero, np.minimum(counts[user_idx], t_star))
@@ -65,13 +65,15 @@ def active_windows(counts: Int64, *, t_star: int, window: int, rng: np.random.Ge
     first_stop = t_star + np.repeat(phase, blocks)
     stop = np.minimum(first_stop + number * block, counts[user])
     first_target = np.where(number == 0, t_star, first_stop + (number - 1) * block)
-    start = np.maximum(first_target - (window - block), t_star // 2)
+    start = np.maximum(first_target - (window - block + 1), t_star // 2)
     return Windows(user, start, first_target, stop)
 
 
 def bucket_by_length(windows: Windows, *, budget: int, rng: np.random.Generator) -> list[Windows]:
-    """Batches of windows of similar length, at most about `budget` padded states each, in random
-    order."""
+    """Batches of windows of similar length, in random order.
+
+    Each has at most `budget` states, padding included, or is one window that is longer.
+    """
     order = rng.permutation(len(windows))
     order = order[np.argsort(windows.length[order], kind="stable")]
     lengths = windows.length[order]

@@ -33,6 +33,7 @@ def run(*, layout: Layout, gate: Gate, evaluate: Evaluate, first_metric: str, se
             "graph": graph,
             "incumbent": None if incumbent is None else incumbent.version,
             "bundle": sha256(layout.bundle / MANIFEST),
+            "ranks": sha256(layout.ranks),
         },
     )
     logger.info("event=gate passed=%s reason=%r", verdict.passed, verdict.reason)

@@ -24,6 +24,11 @@ def run(*, layout: Layout, register: Register) -> None:
             f"{exported[:12]}; "
             "run the gate edge again"
         )
+    if verdict["ranks"] != sha256(layout.ranks):
+        raise ContractError(
+            f"{layout.gate} was judged on other ranks than those of {layout.ranks}; "
+            "run the gate edge again"
+        )
     before = champion(layout.registry)
     if verdict["graph"] is None:
         stays = "none" if before is None else before.version

@@ -23,6 +23,7 @@ from recsys_core.serving.engine import ScoringEngine
 from recsys_core.serving.registry import champion
 from recsys_core.serving.shards import RunFacts, RunFolder, recommendation_rows
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
+from tasks.code import RUNNING, code_digest
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def run(*, layout: Layout, score: Score) -> None:
     users = Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY))
     check_vocabulary(bundle, layout.item_vocabulary)
     user_idx = users_to_score(events, users)
+    engine = ScoringEngine(bundle, graph=now.graph, threads=threads())
     facts = RunFacts(
         model_version=now.version,
         graph=now.graph,
@@ -47,6 +49,8 @@ def run(*, layout: Layout, score: Score) -> None:
         shard_users=score.shard_users,
         users=len(user_idx),
         log=log_digest(layout),
+        code=code_digest("edges.score", root=RUNNING),
+        provider=engine.provider,
     )
     folder = RunFolder(layout.scores, facts)
     missing = folder.missing()
@@ -60,7 +64,6 @@ def run(*, layout: Layout, score: Score) -> None:
         facts.n_shards - len(missing),
     )
     if missing:
-        engine = ScoringEngine(bundle, graph=now.graph, threads=threads())
         score_shards(engine, folder, events=events, users=users, user_idx=user_idx)
     whole = folder.finish()
     logger.info(

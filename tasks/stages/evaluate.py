@@ -104,7 +104,7 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     in_period = events_in_period(period.events, start, end=period.split.end)
     report = {
         **headline(rows, compared, model=MODEL, metric=first_metric),
-        **population(ranked, groups, in_period),
+        **population(ranked, groups, ours, in_period=in_period),
         **choices(windows, evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)

@@ -6,9 +6,12 @@ import shutil
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
-from tasks.model_files import UNTIL_TEST, read_embeddings, write_model
+from tasks.embedding_files import UNTIL_TEST, read_embeddings
+from tasks.model_files import write_model
+from tasks.stage_one import fit_embeddings
+from tasks.stage_two import fit_model
 from tasks.step import main
-from tasks.training import TrainingData, fit_embeddings, fit_model
+from tasks.training import TrainingData
 
 
 def run(
@@ -24,7 +27,8 @@ def run(
     evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
     if refit.kind == "none":
         shutil.copytree(evaluated, folder, dirs_exist_ok=True)
-        write_json(layout.report("refit"), read_json(evaluated / "training.json"))
+        epochs = read_json(evaluated / "training.json")["epochs"]
+        write_json(layout.report("refit"), {"epochs": epochs, "rows": {"in": 0, "out": 0}})
         return
     data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
     stage_one = layout.stage("train_embeddings")
@@ -43,7 +47,9 @@ def run(
     training = {"epochs": epochs, "until": data.split.end}
     write_model(folder, model)
     write_json(folder / "training.json", training)
-    write_json(layout.report("refit"), training)
+    counts = data.log_until(data.split.end).counts
+    report = {"epochs": epochs, "rows": {"in": len(data.events), "out": int(counts.sum())}}
+    write_json(layout.report("refit"), report)
     data.forget_checkpoints()
 
 

@@ -4,9 +4,10 @@ period."""
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import TrainEmbeddings
-from tasks.model_files import UNTIL_TEST, UNTIL_VALID, write_embeddings
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, write_embeddings
+from tasks.stage_one import fit_embeddings, select_embeddings
 from tasks.step import main
-from tasks.training import TrainingData, curve_rows, fit_embeddings, select_embeddings
+from tasks.training import TrainingData, curve_rows, rows_trained
 
 
 def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str, seed: int) -> None:
@@ -30,6 +31,7 @@ def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str,
     write_json(
         layout.report("train_embeddings"),
         {
+            **rows_trained(data),
             "best_epoch": fit.best_epoch,
             "epochs": len(fit.curve),
             "fold_in_l2": selected.fold_in_l2,

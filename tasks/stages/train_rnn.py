@@ -4,9 +4,11 @@ test period."""
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import TrainRnn
-from tasks.model_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, write_model
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
+from tasks.model_files import write_model
+from tasks.stage_two import fit_model, select_model
 from tasks.step import main
-from tasks.training import TrainingData, curve_rows, fit_model, select_model
+from tasks.training import TrainingData, curve_rows, rows_trained
 
 
 def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) -> None:
@@ -36,6 +38,7 @@ def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) ->
     write_json(
         layout.report("train_rnn"),
         {
+            **rows_trained(data),
             "best_epoch": fit.best_epoch,
             "epochs": len(fit.curve),
             "gamma": round(float(model.active.gamma.detach()), 6),

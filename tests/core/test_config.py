@@ -63,6 +63,14 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         (None, "first_metric", "mrr@7", "first_metric is 'mrr@7'"),
         ("evaluate", "recent_hours", [], "recent_hours and cutoffs"),
         ("refit", "kind", "sometimes", "refit.kind"),
+        ("score", "k", 101, "score.k is 101, it must be at most export_onnx.k, which is 100"),
+        ("publish", "keep_runs", -1, "keep_runs is -1, it must be at least 0"),
+        ("gate", "min_targets", -1, "min_targets is -1, it must be at least 0"),
+        ("gate", "margin", -0.1, "margin is -0.1, it must be at least 0"),
+        ("train_embeddings", "l2", -1.0, "l2 is -1.0, it must be at least 0"),
+        ("train_rnn", "item_pull", -1.0, "item_pull is -1.0, it must be at least 0"),
+        ("train_rnn", "gamma", -1.0, "gamma is -1.0, it must be at least 0"),
+        ("train_rnn", "window", 1, "window is 1, it must be at least 2"),
     ],
 )
 def test_what_is_wrong_is_named(

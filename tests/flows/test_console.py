@@ -1,9 +1,13 @@
 """What a person sees of Prefect: a run's own lines, and warnings."""
 
 import logging
+import os
+import signal
 from pathlib import Path
 
-from flows.console import OwnLines, prepare_environment
+import pytest
+
+from flows.console import OwnLines, interrupted_by_signals, prepare_environment
 from tests.conftest import CHECKOUT
 
 
@@ -20,6 +24,27 @@ def test_own_lines_are_shown_and_the_engines_are_not() -> None:
     assert not shown(prefect / "flow_engine.py", logging.INFO)
     assert not shown(prefect / "server" / "api.py", logging.INFO)
     assert shown(prefect / "server" / "api.py", logging.WARNING)
+
+
+def test_a_record_without_a_path_is_judged_by_its_level() -> None:
+    for path in ("", "x.py", "<frozen importlib._bootstrap>"):
+        assert not shown(Path(path), logging.INFO)
+        assert shown(Path(path), logging.WARNING)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_and_an_ignored_one_does_not(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_a_person_has_set_is_kept_but_use_is_never_reported() -> None:

@@ -41,6 +41,20 @@ def test_a_new_run_takes_the_place_of_the_old_record(workspace: Path) -> None:
     record = manifest.read(workspace)
     assert "error" not in record
     assert record["flow"] == "score"
+    assert record["previous"]["state"] == "failed"
+    assert record["previous"]["error"] == "the log is empty"
+
+
+def test_a_run_that_was_killed_is_called_interrupted_by_the_next(workspace: Path) -> None:
+    manifest.begin(workspace, flow="retrain", checkout=workspace)
+    assert manifest.read(workspace)["previous"] is None
+    started = manifest.read(workspace)["started"]
+    manifest.begin(workspace, flow="score", checkout=workspace)
+    assert manifest.read(workspace)["previous"] == {
+        "flow": "retrain",
+        "started": started,
+        "state": "interrupted",
+    }
 
 
 def test_params_hash_ignores_comments_and_order(workspace: Path) -> None:

@@ -2,13 +2,25 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flows.workspace import MARK, effective_params, existing, locked, mirror, prepared
+from flows.workspace import (
+    MARK,
+    chosen_overrides,
+    effective_params,
+    existing,
+    held_lock,
+    locked,
+    mirror,
+    prepared,
+    refreshed,
+)
 from recsys_core.errors import ConfigError, StepError
 from tests.conftest import CHECKOUT
 
@@ -78,6 +90,44 @@ def test_only_what_changed_is_rewritten(checkout: Path) -> None:
     assert set(after) - set(before) == {"tasks/new.py"}
     changed = {name for name in set(before) & set(after) if before[name] != after[name]}
     assert changed == {"recsys_core/rng.py", MARK}
+
+
+def test_scoring_takes_the_checkouts_code_and_the_last_runs_params(checkout: Path) -> None:
+    folder = checkout / "runs" / "default"
+    prepare(folder, checkout, "train_rnn.hidden=16")
+    before = snapshot(folder)
+    (checkout / "recsys_core" / "rng.py").write_text("SEED = 2\n")
+    (checkout / "params.yaml").write_text("seed: 1\n")
+    with refreshed(folder, checkout=checkout):
+        after = snapshot(folder)
+    assert {name for name in before if before[name] != after[name]} == {"recsys_core/rng.py"}
+    with (
+        pytest.raises(ConfigError, match="is no workspace"),
+        refreshed(checkout / "runs" / "none", checkout=checkout),
+    ):
+        pass
+
+
+def test_overrides_are_kept_until_others_are_given(checkout: Path, tmp_path: Path) -> None:
+    folder, elsewhere = checkout / "runs" / "default", tmp_path / "elsewhere"
+    (tmp_path / "logs").mkdir()
+    elsewhere.mkdir()
+    assert chosen_overrides(folder, [], called_from=tmp_path).note is None
+    prepare(folder, checkout, "seed=9", "ingest.path=logs", called_from=tmp_path)
+    before = (folder / "params.yaml").read_text()
+    chosen = chosen_overrides(folder, [], called_from=elsewhere)
+    assert chosen.values == ["seed=9", "ingest.path=logs"]
+    assert chosen.note is not None
+    assert "-S seed=9 -S ingest.path=logs; any -S replaces these" in chosen.note
+    for _ in range(2):  # it stays so
+        prepare(folder, checkout, *chosen.values, called_from=chosen.called_from)
+        assert (folder / "params.yaml").read_text() == before
+        chosen = chosen_overrides(folder, [], called_from=elsewhere)
+    others = chosen_overrides(folder, ["seed=8"], called_from=elsewhere)
+    assert (others.values, others.called_from) == (["seed=8"], elsewhere)
+    assert others.note == "-S replaces that of the last run: seed=9 ingest.path=logs"
+    same = chosen_overrides(folder, ["seed=9", "ingest.path=logs"], called_from=tmp_path)
+    assert same.note is None
 
 
 def test_a_folder_that_became_a_file_is_replaced(tmp_path: Path) -> None:
@@ -197,6 +247,19 @@ def held(tmp_path: Path) -> Iterator[tuple[Path, multiprocessing.Process]]:
     yield tmp_path, process  # type: ignore[misc]
     process.kill()
     process.join()
+
+
+def test_a_step_that_outlives_its_run_keeps_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        step = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=held_lock(tmp_path)
+        )
+    assert held_lock(tmp_path) == ()
+    with pytest.raises(StepError, match="is in use by another run"), locked(tmp_path):
+        pass
+    step.communicate(b"\n")
+    with locked(tmp_path):
+        assert held_lock(tmp_path) != ()
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended(

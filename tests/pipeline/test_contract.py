@@ -15,7 +15,8 @@ import yaml
 
 from recsys_core.config import SHARED_SECTIONS, read_params, section_names
 from recsys_core.layout import EDGES, STAGES, Layout
-from tasks.closure import code_dependencies, is_code, with_code_dependencies
+from tasks.closure import is_code, with_code_dependencies
+from tasks.code import code_dependencies
 from tests.conftest import CHECKOUT
 
 STAGE_MODULES = sorted(path.stem for path in (CHECKOUT / "tasks" / "stages").glob("[!_]*.py"))
@@ -125,7 +126,7 @@ def test_outputs_are_where_the_layout_says(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_dependencies_are_the_import_closure(stage: str) -> None:
     declared = [entry for entry in PIPELINE[stage]["deps"] if is_code(entry)]
-    assert declared == code_dependencies(stage, root=CHECKOUT), "run `make deps`"
+    assert declared == code_dependencies(f"stages.{stage}", root=CHECKOUT), "run `make deps`"
 
 
 def test_make_deps_would_change_nothing() -> None:
@@ -243,6 +244,7 @@ def test_models_and_training_run_on_a_bare_machine(folder: str) -> None:
 LAYERS: dict[str, set[str]] = {
     "models": {"evaluation", "training", "serving"},
     "training": {"serving"},
+    "evaluation": {"training", "serving"},
     "serving": {"training", "evaluation"},
     "data": {"models", "training", "evaluation", "serving"},
 }
@@ -254,6 +256,18 @@ def test_imports_point_one_way(layer: str) -> None:
     for path in python_files(f"recsys_core/{layer}"):
         found = {name.split(".")[1] for name in imports(path) if name.startswith("recsys_core.")}
         assert not found & LAYERS[layer], f"{path} imports {sorted(found & LAYERS[layer])}"
+
+
+def test_training_uses_of_evaluation_what_its_metric_needs() -> None:
+    """How targets are ranked, no report and no gate: a change of those trains nothing anew."""
+    allowed = {"metrics", "ranks", "scorers", "targets"}
+    found = {
+        name.split(".")[2]
+        for path in python_files("recsys_core/training")
+        for name in imports(path)
+        if name.startswith("recsys_core.evaluation.")
+    }
+    assert found == allowed
 
 
 def test_the_library_imports_no_task_and_no_flow() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from recsys_core.layout import STAGES
-from tasks.closure import closure, code_dependencies, is_code, with_code_dependencies
+from tasks.closure import is_code, with_code_dependencies
+from tasks.code import closure, code_dependencies, code_digest
+from tests.conftest import CHECKOUT
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_closure_follows_every_form_of_import_and_cycles(project: Path) -> None:
 
 
 def test_plumbing_is_left_out_but_what_it_imports_is_not(project: Path) -> None:
-    assert code_dependencies("evaluate", root=project) == [
+    assert code_dependencies("stages.evaluate", root=project) == [
         "recsys_core/a.py",
         "recsys_core/b.py",
         "recsys_core/d.py",
@@ -61,10 +63,31 @@ def test_plumbing_is_left_out_but_what_it_imports_is_not(project: Path) -> None:
 
 
 def test_training_depends_on_the_versions(project: Path) -> None:
-    assert code_dependencies("train_rnn", root=project) == [
+    assert code_dependencies("stages.train_rnn", root=project) == [
         "tasks/stages/train_rnn.py",
         "requirements.lock",
     ]
+
+
+def test_digest_changes_with_any_code_of_the_closure_and_with_no_other(project: Path) -> None:
+    before = code_digest("stages.evaluate", root=project)
+    (project / "recsys_core" / "unused.py").write_text("x = 1\n")
+    (project / "recsys_core" / "config.py").write_text("import recsys_core.e  # plumbing\n")
+    assert code_digest("stages.evaluate", root=project) == before
+    (project / "recsys_core" / "deep" / "c.py").write_text("name = 2\n")
+    changed = code_digest("stages.evaluate", root=project)
+    assert changed != before
+    (project / "recsys_core" / "f.py").write_text("")
+    (project / "recsys_core" / "e.py").write_text("import recsys_core.f\n")
+    assert code_digest("stages.evaluate", root=project) not in (before, changed)
+
+
+def test_scoring_depends_on_the_engine_and_on_the_versions() -> None:
+    needed = code_dependencies("edges.score", root=CHECKOUT)
+    assert {"tasks/edges/score.py", "recsys_core/serving/engine.py", "requirements.lock"} <= set(
+        needed
+    )
+    assert code_digest("edges.score", root=CHECKOUT) == code_digest("edges.score", root=CHECKOUT)
 
 
 def test_writing_keeps_data_comments_and_options(project: Path) -> None:

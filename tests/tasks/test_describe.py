@@ -12,7 +12,7 @@ import yaml
 from onnx import TensorProto, helper
 
 from recsys_core.artifacts import write_json, write_manifest, write_tensors
-from recsys_core.errors import ContractError
+from recsys_core.errors import ContractError, PublishError
 from tasks.describe import describe_artifact
 
 
@@ -78,7 +78,24 @@ def test_report_and_curve_belong_to_their_stage(workspace: Path) -> None:
     assert "a list of 1" in curve
     assert "written by: train_rnn" in curve
     assert "written by: evaluate" in described(workspace / "reports" / "cohorts.json")
-    assert "no stage's output" in described(workspace / "run.json")
+    assert "no step's output" in described(workspace / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "edge"),
+    [
+        ("registry/gate.json", "gate"),
+        ("registry/history.json", "register"),
+        ("registry/0123456789ab/bundle/manifest.json", "register"),
+        ("scores/current.json", "score"),
+        ("published/note.json", "publish"),
+    ],
+)
+def test_what_an_edge_writes_belongs_to_it(workspace: Path, path: str, edge: str) -> None:
+    write_json(workspace / path, {})
+    text = described(workspace / path)
+    assert f"written by: {edge} (in " in text
+    assert "DVC records nothing of it" in text
 
 
 def test_tensors_and_yaml(workspace: Path) -> None:
@@ -102,7 +119,8 @@ def test_graph(workspace: Path) -> None:
 
 
 def test_database(workspace: Path) -> None:
-    path = workspace / "table.duckdb"
+    (workspace / "published").mkdir()
+    path = workspace / "published" / "table.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute('CREATE TABLE "odd ""name" AS SELECT 1 AS rank')
         connection.execute('CREATE VIEW seen AS SELECT * FROM "odd ""name"')
@@ -110,6 +128,10 @@ def test_database(workspace: Path) -> None:
     assert 'table odd "name: 1 rows' in text
     assert "view seen: 1 rows" in text
     assert "rank: INTEGER" in text
+    assert "written by: publish" in text
+    path.write_bytes(b"no database")
+    with pytest.raises(PublishError, match=r"table\.duckdb: "):
+        described(path)
 
 
 def test_a_bundle_is_verified(workspace: Path) -> None:

@@ -100,6 +100,26 @@ def test_every_model_ranks_every_target(evaluated):
     assert report["rows"]["first_of_their_user"] > 0
 
 
+def test_what_histories_lack_is_counted(evaluated, tmp_path):
+    """Against a walk over the log, for a model of all items known at the cut, and of fewer."""
+    fewer = workspace(tmp_path, n_items=12)
+    run(layout=fewer, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    events = small_events()
+    asked = np.flatnonzero((events.timestamp >= CUT) & (events.position > 0))
+    before = [events.item_idx[row - events.position[row] : row] for row in asked]
+    for layout, n_items in ((evaluated, N_KNOWN), (fewer, 12)):
+        report = read_json(layout.report("evaluate"))
+        unknown = [np.count_nonzero(history > n_items) for history in before]
+        nothing = [not (history <= n_items).any() for history in before]
+        assert report["history_events_left_out"] == sum(unknown) > 0
+        assert report["targets_without_known_history"] == sum(nothing)
+        scales = report["two_time_scales"]
+        of_all = report["targets"]["all"]
+        assert scales["active_share"] == pytest.approx(report["targets"]["active"] / of_all)
+        assert scales["inactive_share"] == pytest.approx(report["targets"]["inactive"] / of_all)
+    assert read_json(fewer.report("evaluate"))["targets_without_known_history"] > 0
+
+
 def test_the_model_is_ranked_by_its_own_scores(evaluated):
     events, model = small_events(), make_model(n_items=N_KNOWN)
     ranks = read_table(evaluated.ranks, RANKS).to_pandas()

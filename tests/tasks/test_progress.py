@@ -12,7 +12,7 @@ from tasks.progress import Rate, line, show
 
 
 def message(
-    done: int, *, epoch: int = 1, metric: float | None = None, loss: float | None = 2.5
+    done: int, *, epoch: int = 1, metric: float | None = None, metric_name: str = "mrr@20"
 ) -> Progress:
     return Progress(
         stage="train_rnn",
@@ -21,8 +21,8 @@ def message(
         epochs=3,
         done=done,
         total=100,
-        loss=loss,
-        metric_name="mrr@20",
+        loss=2.5,
+        metric_name=metric_name,
         metric=metric,
     )
 
@@ -45,7 +45,8 @@ def test_line_says_what_is_known() -> None:
         "stage=train_rnn phase=active epoch=1/3 events=100/100 loss=2.5000 mrr@20=0.2500 "
         "events_per_second=1234"
     )
-    assert "loss" not in line(message(0, loss=None), None)
+    assert line(message(40), 8.0).endswith(" loss=2.5000 events_per_second=8 seconds_left=8")
+    assert line(message(40), None).endswith(" loss=2.5000")
 
 
 def test_lines_are_few_but_each_epoch_has_its_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -64,6 +65,34 @@ def test_lines_are_few_but_each_epoch_has_its_own(caplog: pytest.LogCaptureFixtu
     # 11 messages take 7 s: one line in the middle, one for the epoch
     assert len(texts) == 2
     assert "mrr@20=0.1000" in texts[-1]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_an_epoch_ends_with_one_line_whether_it_is_validated_or_not(
+    validated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `Fit` says it: the trainer's last message, then one more after the checkpoint."""
+    name, metric = ("mrr@20", 0.1) if validated else ("", None)
+    messages = [
+        part
+        for epoch in (1, 2, 3)
+        for part in (
+            message(50, epoch=epoch, metric_name=name),
+            message(100, epoch=epoch, metric_name=name),
+            message(100, epoch=epoch, metric=metric, metric_name=name),
+        )
+    ]
+    lines = Console(file=io.StringIO(), force_terminal=False)
+    bars = Console(file=io.StringIO(), force_terminal=True, width=200, color_system=None)
+    with caplog.at_level(logging.INFO, logger="tasks.progress"):
+        assert list(show(messages, console=lines, clock=lambda: 0.0)) == messages
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.split()[2] for text in texts] == ["epoch=1/3", "epoch=2/3", "epoch=3/3"]
+    assert all(("mrr@20=0.1000" in text) == validated for text in texts)
+    assert list(show(messages, console=bars)) == messages
+    assert isinstance(bars.file, io.StringIO)
+    shown = bars.file.getvalue()
+    assert [shown.count(f"epoch={epoch}/3 events=100/100") for epoch in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_terminal_shows_each_epochs_metric_above_the_bar() -> None:

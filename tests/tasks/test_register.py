@@ -22,7 +22,16 @@ def export(layout: Layout, content: str) -> None:
 
 def judged(layout: Layout, graph: str | None) -> None:
     bundle = sha256(layout.bundle / MANIFEST)
-    write_json(layout.gate, {"bundle": bundle, "graph": graph, "reason": "because", "passed": True})
+    write_json(
+        layout.gate,
+        {
+            "bundle": bundle,
+            "ranks": sha256(layout.ranks),
+            "graph": graph,
+            "reason": "because",
+            "passed": True,
+        },
+    )
 
 
 def register(layout: Layout, *, keep_versions: int = 5) -> str | None:
@@ -34,6 +43,8 @@ def register(layout: Layout, *, keep_versions: int = 5) -> str | None:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
+    layout.ranks.parent.mkdir(parents=True)
+    layout.ranks.write_bytes(b"ranks")
     export(layout, "first")
     return layout
 
@@ -73,6 +84,14 @@ def test_a_bundle_that_was_not_judged_is_refused(layout: Layout) -> None:
     judged(layout, "two_time_scale")
     export(layout, "second")
     with pytest.raises(ContractError, match="run the gate edge again"):
+        register(layout)
+    assert champion(layout.registry) is None
+
+
+def test_a_verdict_on_other_ranks_is_refused(layout: Layout) -> None:
+    judged(layout, "two_time_scale")
+    layout.ranks.write_bytes(b"evaluated anew")
+    with pytest.raises(ContractError, match=r"other ranks .* run the gate edge again"):
         register(layout)
     assert champion(layout.registry) is None
 

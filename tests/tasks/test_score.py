@@ -153,6 +153,26 @@ def test_a_late_row_scores_all_again(layout: Layout, scored_users: list[int]) ->
     assert scored_users == [4, 4, 4]
 
 
+@pytest.mark.parametrize("what", ["code", "provider"])
+def test_other_code_and_another_provider_score_all_again(
+    layout: Layout, scored_users: list[int], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run(layout=layout, score=SCORE)
+    scored_users.clear()
+    if what == "code":
+        monkeypatch.setattr("tasks.edges.score.code_digest", lambda *_, **__: "changed")
+    else:
+        opened = ScoringEngine.__init__
+
+        def elsewhere(self: ScoringEngine, *values: object, **options: object) -> None:
+            opened(self, *values, **options)
+            self.provider = "AnotherExecutionProvider"
+
+        monkeypatch.setattr(ScoringEngine, "__init__", elsewhere)
+    run(layout=layout, score=SCORE)
+    assert scored_users == [4, 4, 4]
+
+
 def test_two_workspaces_give_the_same_bytes(
     layout: Layout, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

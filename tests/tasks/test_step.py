@@ -49,5 +49,5 @@ def test_a_wrong_parameter_is_one_line_and_code_1(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: params.yaml: seed: ")
+    assert done.stdout.splitlines()[-1].startswith("error: params.yaml: seed: ")
     assert "Traceback" not in done.stderr

@@ -54,6 +54,7 @@ def test_without_gamma_the_active_output_is_exactly_the_folded_in_vector() -> No
 
 
 def test_cost_is_bounded_by_the_window() -> None:
+    """It grows up to K + t* // 2 events, and is the same for any number from there on."""
     model = make_model()
     events = make_events(random_histories([6, 10_000]))
 
@@ -71,7 +72,10 @@ def test_cost_is_bounded_by_the_window() -> None:
         return int(counter.get_total_flops())
 
     model.requires_grad_(False)
-    assert flops(2, 10_000) == flops(2, 8) > flops(1, 5) > 0
+    spec = model.input_spec
+    full = spec.window + spec.t_star // 2  # from here on the window is full
+    assert flops(2, full) == flops(2, full + 1) == flops(2, 1_000) == flops(2, 10_000)
+    assert flops(2, full) > flops(2, full - 1) > flops(1, spec.t_star) > 0
 
 
 def test_batched_equals_one_by_one() -> None:

@@ -1,5 +1,7 @@
 """Shards: whole or absent, taken up again, worthless for another log or model."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from recsys_core.serving.shards import (
     time_of,
 )
 from recsys_core.tables import ITEM_VOCABULARY, SCORES
+from tests.conftest import CHECKOUT
 from tests.serving_world import HOSTILE, START, item_ids, vocabulary_table
 
 FACTS = RunFacts(
@@ -31,6 +34,8 @@ FACTS = RunFacts(
     shard_users=2,
     users=5,
     log="digest",
+    code="code",
+    provider="CPUExecutionProvider",
 )
 
 
@@ -46,6 +51,21 @@ def rows_of(number: int) -> pa.Table:
         ],
         schema=SCORES,
     )
+
+
+def test_reading_a_table_loads_no_engine() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, tasks.lookup\nprint('onnxruntime' in sys.modules)",
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
 
 
 def test_rows_of_top_items() -> None:
@@ -96,6 +116,14 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(again.finish().shards) == 3
 
 
+def test_a_run_opened_twice_before_its_next_shard_loses_nothing(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path, FACTS)
+    for number in (0, 1):
+        first.write(number, rows_of(number), users=2, shortfall=0)
+    assert RunFolder(tmp_path, FACTS).missing() == [2]
+    assert RunFolder(tmp_path, FACTS).missing() == [2]
+
+
 def test_a_broken_shard_is_scored_again(tmp_path: Path) -> None:
     first = RunFolder(tmp_path, FACTS)
     for number in range(3):
@@ -112,14 +140,23 @@ def test_a_broken_shard_is_scored_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 3}, {"log": "another"}, {"seen_filter": True}, {"shard_users": 3}, {"graph": "x"}],
+    [
+        {"k": 3},
+        {"log": "another"},
+        {"seen_filter": True},
+        {"shard_users": 3},
+        {"graph": "x"},
+        {"code": "changed"},
+        {"provider": "CUDAExecutionProvider"},
+    ],
 )
 def test_shards_of_other_facts_are_worthless(tmp_path: Path, change: dict[str, object]) -> None:
     RunFolder(tmp_path, FACTS).write(0, rows_of(0), users=2, shortfall=0)
     other = replace(FACTS, **change)
     folder = RunFolder(tmp_path, other)
     assert folder.missing() == list(range(other.n_shards))
-    assert list(folder.folder.iterdir()) == []
+    assert [entry.name for entry in folder.folder.iterdir()] == ["shards.json"]
+    assert read_json(folder.folder / "shards.json")["shards"] == {}
 
 
 def test_other_runs_are_removed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from recsys_core.errors import ContractError, PublishError
+from recsys_core.errors import BusyError, ContractError, PublishError
 from recsys_core.serving.shards import RunFacts, RunFolder, ScoreRun, time_of
 from recsys_core.serving.tables import (
     content,
@@ -44,6 +44,8 @@ def make_run(
         shard_users=shard_users,
         users=len(users),
         log="",
+        code="",
+        provider="",
     )
     folder = RunFolder(root, facts)
     for number in folder.missing():
@@ -266,7 +268,7 @@ def test_a_file_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         try:
-            with pytest.raises(PublishError, match="another process has the file open") as caught:
+            with pytest.raises(BusyError, match="another process has the file open") as caught:
                 publish(path, run)
             assert "\n" not in str(caught.value)
         finally:

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from recsys_core.errors import ModelError
+from recsys_core.evaluation.metrics import metric_of
+from recsys_core.evaluation.ranks import Scorer, rank_targets
+from recsys_core.evaluation.scorers import baseline_scorer, vector_scorer
+from recsys_core.evaluation.targets import Targets, successive_targets
+from recsys_core.models.baselines import fit_popularity
 from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
@@ -19,13 +25,17 @@ from recsys_core.training.validation import Validation
 from tests.markov_log import (
     CPU,
     CUT,
+    END,
+    N_ITEMS,
     STAGE_ONE,
     STAGE_TWO,
-    after,
     log_of,
     markov_events,
+    other_future,
     validation_of,
+    without_item,
 )
+from tests.serving_world import make_events
 
 
 def embeddings_of(log: LogUntil) -> Embeddings:
@@ -70,18 +80,68 @@ def test_it_learns_the_order_where_there_is_one(order: float, low: float, high: 
 
 
 def test_both_networks_learn() -> None:
+    """Each alone predicts the order: on targets of active users, and on those of inactive ones."""
+    events = markov_events(0.95, users=400)
+    params = replace(STAGE_TWO, t_star=10, max_epochs=15)
+    model = train(trainer_of(log_of(events), params), epochs=15)
+    targets = successive_targets(events, CUT, end=END, n_items=N_ITEMS)
+    active = targets.history >= params.t_star
+    assert 0.2 < active.mean() < 0.8
+
+    popularity = fit_popularity(events, CUT, n_items=N_ITEMS)
+
+    def metric(scorer: Scorer, cohort: Targets) -> float:
+        ranks = rank_targets(scorer, cohort, events=events, batch=256, seen_filter=False)
+        return float(metric_of(ranks.rank, "mrr@20").mean())
+
+    for members in (active, ~active):
+        cohort = targets.take(members)
+        vectors = user_vectors(
+            model,
+            events,
+            user_idx=cohort.user_idx.astype(np.int64),
+            history=cohort.history.astype(np.int64),
+        )
+        scorer = vector_scorer(
+            vectors,
+            item_vectors=model.item_vectors.detach().numpy(),
+            item_bias=model.item_bias.detach().numpy(),
+        )
+        floor = metric(baseline_scorer(popularity, cohort), cohort)
+        assert floor < 0.2
+        assert metric(scorer, cohort) > max(0.5, 3.0 * floor)
+
+
+def successor_scores(model: TwoTimeScale) -> np.ndarray:
+    """After a history of item i alone: the score of its successor above the mean item's. (V,)"""
+    histories = make_events([[item] for item in range(1, N_ITEMS + 1)])
+    users = np.arange(1, N_ITEMS + 1)
+    vectors = user_vectors(model, histories, user_idx=users, history=np.ones_like(users))
+    scores = model.scores(torch.from_numpy(vectors)).detach().numpy()[:, 1:]  # (V, V)
+    item = np.arange(N_ITEMS)
+    return np.asarray(scores[item, (item + 1) % N_ITEMS] - scores.mean(axis=1))
+
+
+def test_every_item_has_a_vector_that_stage_two_trained() -> None:
+    """Each says what follows it and what it follows; those of a model that never met it do not."""
     events = markov_events(0.95)
-    trainer = trainer_of(log_of(events))
-    before = {name: a.copy() for name, a in trainer.finished_model().to_arrays().items()}
-    after_one = train(trainer, epochs=1).to_arrays()
-    for name, value in after_one.items():
-        if name.startswith(("inactive.", "active.")):
-            assert not np.array_equal(value, before[name]), name
+    trained = successor_scores(train(trainer_of(log_of(events)), epochs=8))
+    assert (trained > 1.5).all()
+    for item in (1, 7, N_ITEMS):
+        ignorant = successor_scores(train(trainer_of(log_of(without_item(events, item))), epochs=8))
+        assert ignorant[item - 1] < 0.5 * trained[item - 1], "what follows it"
+        assert ignorant[item - 2] < 0.0, "what it follows"
 
 
-def test_the_future_changes_nothing() -> None:
+@pytest.mark.parametrize("half_life_days", [None, 0.5])
+def test_the_future_changes_nothing(half_life_days: float | None) -> None:
+    """Neither other events after the cut, nor fewer or more of them, nor new users and items."""
+    params = replace(STAGE_TWO, half_life_days=half_life_days)
     events = markov_events(0.9)
-    one, two = (train(trainer_of(log_of(log)), epochs=1) for log in (events, after(events, CUT, 5)))
+    one, two = (
+        train(trainer_of(log_of(log), params), epochs=1)
+        for log in (events, other_future(events, CUT))
+    )
     assert same(one, two)
 
 
@@ -131,6 +191,17 @@ def test_frozen_item_vectors_stay_bit_identical() -> None:
     assert not np.array_equal(
         train(trainer_of(log), epochs=1).item_vectors.detach().numpy(), stage_one.items
     )
+
+
+def test_fine_tuning_leaves_what_folds_users_in_as_stage_one_made_it() -> None:
+    trainer = trainer_of(log_of(markov_events(0.9)))
+    before = {name: array.copy() for name, array in trainer.model.to_arrays().items()}
+    after = train(trainer, epochs=1).to_arrays()
+    for name in ("fold_in_items", "fold_in_mean", "fold_in_basis", "fold_in_variance"):
+        assert before[name].any()
+        assert after[name].tobytes() == before[name].tobytes(), name
+    assert (after["item_vectors"][1:] != before["item_vectors"][1:]).any(axis=1).all()
+    np.testing.assert_array_equal(after["item_vectors"][0], 0.0)
 
 
 def test_the_pull_keeps_item_vectors_near_stage_one() -> None:

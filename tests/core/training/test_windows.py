@@ -34,7 +34,7 @@ def test_each_event_from_t_star_on_is_an_active_target_once(
     ]
     assert (windows.start <= windows.first_target).all()
     assert (windows.start >= t_star // 2).all()
-    assert (windows.length <= max(window, t_star - t_star // 2 + max(1, window // 2))).all()
+    assert (windows.length <= max(window + 1, t_star - t_star // 2 + max(1, window // 2))).all()
 
 
 def test_the_phase_changes_with_the_generator() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.steps import edge_task, recorded, stage_task
-from flows.summary import print_summary
+from flows.show import show_summary
 
 ingest = stage_task("ingest")
 validate = stage_task("validate")
@@ -39,4 +39,4 @@ def retrain(workspace: Path) -> None:
         register(workspace)
         score(workspace)
         publish(workspace)
-    print_summary(workspace)
+    show_summary(workspace)

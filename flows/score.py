@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.steps import edge_task, recorded
-from flows.summary import print_example
+from flows.show import show_summary
 
 score = edge_task("score")
 publish = edge_task("publish")
@@ -17,4 +17,4 @@ def score_and_publish(workspace: Path) -> None:
     with recorded(workspace, flow="score"):
         score(workspace)
         publish(workspace)
-    print_example(workspace)
+    show_summary(workspace, only_example=True)

@@ -1,5 +1,6 @@
 """What a run says at its end: metrics beside baselines, where the table is, one user by title."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,8 @@ def _table(title: str) -> Table:
 def _console() -> Console:
     """Standard output, as wide as the tables; markup is off, since a title may hold brackets."""
     return Console(markup=False, emoji=False, width=WIDTH)
+
+
+if __name__ == "__main__":
+    shown = print_example if "example" in sys.argv[2:] else print_summary
+    shown(Path(sys.argv[1]))

@@ -189,11 +189,16 @@ def test_interruption_ends_the_group(tmp_path: Path) -> None:
         time.sleep(0.2)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    # a shell that starts the tests in the background leaves them an ignored SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_script(tmp_path, SLEEPER)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_script(tmp_path, SLEEPER)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert not is_alive(int((tmp_path / "pids").read_text()))
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.steps import edge_task, recorded, stage_task
 from flows.show import show_summary
+from flows.steps import edge_task, recorded, stage_task
 
 ingest = stage_task("ingest")
 validate = stage_task("validate")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.steps import edge_task, recorded
 from flows.show import show_summary
+from flows.steps import edge_task, recorded
 
 score = edge_task("score")
 publish = edge_task("publish")

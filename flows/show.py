@@ -4,6 +4,7 @@ DuckDB, once imported under Prefect's engine, complains of leaked references whe
 dozens of lines below the result. A fresh process ends in silence.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,5 +15,7 @@ from flows.workspace import CHECKOUT
 def show_summary(workspace: Path, *, only_example: bool = False) -> None:
     """Print the summary of a run, or its example alone, on this process's standard output."""
     sys.stdout.flush()
-    arguments = [str(workspace.resolve()), *(["example"] if only_example else [])]
+    # as a person would write it: paths are shown
+    folder = os.path.relpath(workspace, CHECKOUT)
+    arguments = [folder, *(["example"] if only_example else [])]
     subprocess.run([sys.executable, "-m", "flows.summary", *arguments], cwd=CHECKOUT, check=True)

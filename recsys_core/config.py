@@ -20,6 +20,7 @@ from recsys_core.sections import (
     Register,
     Score,
     Sessionize,
+    Snapshot,
     TrainEmbeddings,
     TrainRnn,
     Validate,
@@ -37,6 +38,7 @@ class Params(BaseModel):
     seed: int
     first_metric: str
     split: Annotated[DaysSplit | QuantileSplit, Field(discriminator="kind")]
+    snapshot: Snapshot
     ingest: Ingest
     validate_: Validate = Field(alias="validate")
     sessionize: Sessionize
@@ -67,6 +69,15 @@ class Params(BaseModel):
             raise ValueError(
                 f"score.k is {self.score.k}, it must be at most export_onnx.k, which is "
                 f"{self.export_onnx.k}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_floor_is_evaluated(self) -> "Params":
+        if self.gate.floor == "recent_popularity" and not self.evaluate.recent_hours:
+            raise ValueError(
+                "gate.floor is recent_popularity, but evaluate.recent_hours is empty; "
+                "set gate.floor to popularity, or name hours"
             )
         return self
 

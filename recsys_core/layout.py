@@ -13,7 +13,7 @@ STAGES = (
     "refit",
     "export_onnx",
 )
-EDGES = ("gate", "register", "score", "publish")
+EDGES = ("snapshot", "gate", "register", "score", "publish")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Layout:
         return self.stage("ingest") / "interactions.parquet"
 
     @property
+    def parts(self) -> Path:
+        """The rows at which each delivery of a snapshot begins, by which late ones are known."""
+        return self.stage("ingest") / "parts.json"
+
+    @property
     def item_features(self) -> Path:
         return self.stage("ingest") / "items.parquet"
 
@@ -72,6 +77,11 @@ class Layout:
         return self.stage("validate") / "quarantine.parquet"
 
     @property
+    def validation_page(self) -> Path:
+        """What validation found, as one HTML page without outside links."""
+        return self.stage("validate") / "summary.html"
+
+    @property
     def events(self) -> Path:
         """The memory-mapped event columns (a folder)."""
         return self.stage("sessionize") / "events"
@@ -88,6 +98,11 @@ class Layout:
     def split(self) -> Path:
         """The times that cut the log into train, validation and test."""
         return self.stage("sessionize") / "split.json"
+
+    @property
+    def time_kind(self) -> Path:
+        """Whether the log has clock times: the card's `time.kind`, for steps that need them."""
+        return self.stage("sessionize") / "time.json"
 
     @property
     def ranks(self) -> Path:

@@ -6,6 +6,7 @@ They need nothing but the standard library, so that models and training run on a
 """
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, ClassVar, Literal
 
 FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
@@ -60,9 +61,18 @@ SplitParams = DaysSplit | QuantileSplit
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """`path` is the folder into which files are delivered, for a card that has a snapshot of files;
+    null where none has."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    path: str | None
+
+
+@dataclass(frozen=True)
 class Ingest:
     """`dataset` names the card `datasets/<dataset>.yaml`; `path` is the folder that holds its
-    files."""
+    files, or that the snapshot edge fills."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     dataset: str
@@ -71,11 +81,16 @@ class Ingest:
 
 @dataclass(frozen=True)
 class Validate:
+    """`timestamps_before` (a date, UTC) is a day that no row can be of yet; null knows none.
+    `memory_mb` is what DuckDB may hold before it spills to disk."""
+
     __pydantic_config__: ClassVar = FORBID_EXTRA
     batch_rows: int
+    timestamps_before: date | None
+    memory_mb: int
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_rows")
+        _positive(self, "batch_rows", "memory_mb")
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class TrainEmbeddings:
 @dataclass(frozen=True)
 class TrainRnn:
     """Stage two. `t_star` and `window` (K) count events; `item_pull` is the L2 pull of item vectors
-    to stage one."""
+    to stage one; `time_dim` 0 leaves the time between events out of what is read."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     t_star: int
@@ -139,12 +154,12 @@ class TrainRnn:
     patience: int
 
     def __post_init__(self) -> None:
-        _positive(self, "t_star", "window", "hidden", "time_dim", "batch", "negatives", "grad_clip")
+        _positive(self, "t_star", "window", "hidden", "batch", "negatives", "grad_clip")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         _positive(self, "rate_decay")
         _positive(self, "max_epochs", "patience")
         _share(self, "dropout")
-        _not_negative(self, "gamma", "item_pull")
+        _not_negative(self, "time_dim", "gamma", "item_pull")
         if self.window < 2:
             raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:
@@ -153,7 +168,8 @@ class TrainRnn:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """`recent_hours` are the windows that the baselines may choose from on validation."""
+    """`recent_hours` are the windows that the baselines may choose from on validation; without any
+    there is no recent popularity, and transitions are counted over the whole log."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     cutoffs: tuple[int, ...]
@@ -164,7 +180,9 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         _positive(self, "bootstrap_draws", "batch")
-        if not self.recent_hours or min(self.recent_hours) <= 0 or min(self.cutoffs) <= 0:
+        if not self.cutoffs:
+            raise ValueError("cutoffs is empty, it must name at least one")
+        if min((*self.recent_hours, *self.cutoffs)) <= 0:
             raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
 
 

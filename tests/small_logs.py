@@ -32,7 +32,7 @@ def card_value(**changes: Any) -> dict[str, Any]:
         "event_types": None,
         "sessions": {"kind": "gap", "gap_seconds": 100},
         "cut_off": None,
-        "expected_bad_share": 0.0,
+        "expected": {"bad_share": 0.0},
     }
     return {**value, **changes}
 

@@ -4,17 +4,13 @@ ingest writes the card that it used beside its tables, and every later step read
 is in both card and params.yaml: the card says what the data is, params what is done with it.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     ValidationError,
@@ -23,137 +19,32 @@ from pydantic import (
 )
 
 from recsys_core.artifacts import read_json, write_json
-from recsys_core.columns import REASON
+from recsys_core.columns import EVENT_TYPE, ITEM_ID, REASON, SESSION_ID, USER_ID, VALUE
 from recsys_core.config import describe_errors, read_yaml
-from recsys_core.data.simulator_config import SimulatorConfig
+from recsys_core.data.card_parts import (
+    FEATURE_TYPES,
+    MAX_EVENT_TYPES,
+    ONE_TYPE,
+    CardPart,
+    Columns,
+    ContextKind,
+    Expected,
+    Features,
+    FilesSource,
+    GapSessions,
+    GivenSessions,
+    NoSessions,
+    PostgresSource,
+    Rule,
+    SimulatorSource,
+    Snapshot,
+    Time,
+)
 from recsys_core.errors import ConfigError
-from recsys_core.sections import FORBID_EXTRA
-from recsys_core.tables import INTERACTIONS, UTC_MICROSECONDS
+from recsys_core.tables import INTERACTIONS
 
-ONE_TYPE = "interaction"
-"""The event type of a log that tells none apart."""
-
-FILE_ENDINGS = (".parquet", ".csv", ".csv.gz")
-MAX_EVENT_TYPES = 127
-"""Events store the type as int8."""
-
-
-@dataclass(frozen=True)
-class FilesSource:
-    """Names of files inside `ingest.path`; `items` and `users` hold one row per id, or are null."""
-
-    __pydantic_config__: ClassVar = FORBID_EXTRA
-    kind: Literal["files"]
-    interactions: str
-    items: str | None
-    users: str | None
-
-    def __post_init__(self) -> None:
-        for name in (self.interactions, self.items, self.users):
-            if name is not None and (Path(name).name != name or not name.endswith(FILE_ENDINGS)):
-                raise ValueError(
-                    f"{name!r} must be a file's name that ends in one of {', '.join(FILE_ENDINGS)}"
-                )
-
-
-@dataclass(frozen=True)
-class SimulatorSource(SimulatorConfig):
-    """The embedded simulator; `ingest.path` is the folder with its word lists."""
-
-    __pydantic_config__: ClassVar = FORBID_EXTRA
-    kind: Literal["simulator"]
-
-
-class CardPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Columns(CardPart):
-    """The log's own names for our roles; null where the log has no such column."""
-
-    user_id: str
-    item_id: str
-    timestamp: str
-    event_type: str | None = None
-    value: str | None = None
-    session_id: str | None = None
-
-    @model_validator(mode="after")
-    def _one_role_each(self) -> Self:
-        names = [name for name in self.model_dump().values() if name is not None]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice} have two roles; each column may have one")
-        return self
-
-
-class Time(CardPart):
-    """`absolute`: date and time; `relative`: counted from the log's start; `rank`: only an order.
-
-    A column of a timestamp type is taken as it is, whatever the unit; a text without a zone is UTC.
-    """
-
-    kind: Literal["absolute", "relative", "rank"]
-    unit: Literal["s", "ms", "us", "iso"] | None
-
-    @model_validator(mode="after")
-    def _unit_fits(self) -> Self:
-        if (self.kind == "rank") != (self.unit is None):
-            raise ValueError(
-                f"kind {self.kind!r} with unit {self.unit!r}; only a rank has unit null"
-            )
-        if self.kind == "relative" and self.unit == "iso":
-            raise ValueError("kind 'relative' with unit 'iso'; a date is absolute")
-        return self
-
-
-class GapSessions(CardPart):
-    """A new session begins when the user has been away for `gap_seconds` or longer."""
-
-    kind: Literal["gap"]
-    gap_seconds: Annotated[FiniteFloat, Field(gt=0)]
-
-
-class GivenSessions(CardPart):
-    """A session is all events of a user with the same session_id."""
-
-    kind: Literal["given"]
-
-
-class Feature(CardPart):
-    """A column of features; `separator` (`|` unless said) cuts a multi-categorical one."""
-
-    kind: Literal["categorical", "multi_categorical", "numeric", "text", "timestamp"]
-    separator: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _separator_fits(self) -> Self:
-        if (self.kind == "multi_categorical") != (self.separator is not None):
-            raise ValueError(
-                f"separator {self.separator!r} with kind {self.kind!r}; it is for multi_categorical"
-            )
-        return self
-
-
-def _expand(value: Any) -> Any:
-    """The short form of a feature, its kind alone, written out."""
-    full = {"kind": value} if isinstance(value, str) else value
-    if isinstance(full, dict) and full.get("kind") == "multi_categorical":
-        return {"separator": "|", **full}
-    return full
-
-
-Features = dict[str, Annotated[Feature, BeforeValidator(_expand)]]
-ContextKind = Literal["categorical", "numeric"]
-
-FEATURE_TYPES: dict[str, pa.DataType] = {
-    "categorical": pa.string(),
-    "multi_categorical": pa.list_(pa.string()),
-    "numeric": pa.float64(),
-    "text": pa.string(),
-    "timestamp": UTC_MICROSECONDS,
-}
-"""What each kind of feature is in our tables."""
+TEXT_ROLES = (USER_ID, ITEM_ID, EVENT_TYPE, SESSION_ID)
+"""Roles that a rule may look at, beside `value` and the context columns."""
 
 
 class DatasetCard(CardPart):
@@ -161,18 +52,21 @@ class DatasetCard(CardPart):
 
     name: str
     title: str
-    source: Annotated[FilesSource | SimulatorSource, Field(discriminator="kind")]
+    source: Annotated[FilesSource | PostgresSource | SimulatorSource, Field(discriminator="kind")]
+    snapshot: Snapshot | None = None
     columns: Columns
     time: Time
     event_types: (
         Annotated[dict[str, FiniteFloat], Field(min_length=1, max_length=MAX_EVENT_TYPES)] | None
     )
-    sessions: Annotated[GapSessions | GivenSessions, Field(discriminator="kind")]
-    context: dict[str, ContextKind] = {}
-    item_features: Features = {}
-    user_features: Features = {}
+    sessions: Annotated[GapSessions | GivenSessions | NoSessions, Field(discriminator="kind")]
+    context: dict[str, ContextKind] = Field(default_factory=dict)
+    item_features: Features = Field(default_factory=dict)
+    user_features: Features = Field(default_factory=dict)
     cut_off: AwareDatetime | None
-    expected_bad_share: Annotated[float, Field(ge=0, lt=1)]
+    rules: dict[str, Rule] = Field(default_factory=dict)
+    duplicates: Literal["quarantine", "keep"] = "quarantine"
+    expected: Expected
 
     @field_validator("cut_off")
     @classmethod
@@ -180,6 +74,51 @@ class DatasetCard(CardPart):
         if cut_off is not None and cut_off.utcoffset() != timedelta(0):
             raise ValueError("cut_off must be in UTC, as 2017-10-17T00:00:00Z")
         return cut_off
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> Self:
+        if isinstance(self.source, PostgresSource) and self.snapshot is None:
+            raise ValueError("a postgres source is read through a snapshot; add `snapshot`")
+        if isinstance(self.source, SimulatorSource) and self.snapshot is not None:
+            raise ValueError("the simulator needs no snapshot; leave `snapshot` out")
+        asks_for_more = self.snapshot is not None and (
+            self.snapshot.watermark is not None or self.snapshot.lookback_seconds > 0
+        )
+        if isinstance(self.source, FilesSource) and asks_for_more:
+            raise ValueError("watermark and lookback_seconds are for a postgres source")
+        return self
+
+    @model_validator(mode="after")
+    def _clock_fits(self) -> Self:
+        if self.time.kind == "rank" and isinstance(self.sessions, GapSessions):
+            raise ValueError(
+                "sessions by a gap need clock times, but time is a rank; use kind: given or none"
+            )
+        if self.time.kind == "rank" and self.expected.last_day_share is not None:
+            raise ValueError(
+                "expected.last_day_share needs days, but time is a rank; set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> Self:
+        for name, rule in self.rules.items():
+            numeric = name == VALUE or self.context.get(name) == "numeric"
+            if not numeric and name not in (*TEXT_ROLES, *self.context):
+                raise ValueError(
+                    f"rules has {name!r}; rules are for {[*TEXT_ROLES, VALUE, *self.context]}"
+                )
+            if numeric and rule.matches is not None:
+                raise ValueError(f"rules.{name}: matches is for texts; give min or max")
+            if not numeric and (rule.min is not None or rule.max is not None):
+                raise ValueError(f"rules.{name}: min and max are for numbers; give matches")
+        for ids, source, file in (
+            ("items_described", "items", self.item_features),
+            ("users_described", "users", self.user_features),
+        ):
+            if getattr(self.expected, ids) is not None and not file:
+                raise ValueError(f"expected.{ids} needs a table of {source}; name its features")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -200,7 +139,7 @@ class DatasetCard(CardPart):
             raise ValueError(
                 f"context cannot have columns named {sorted(reserved)}; those names are taken"
             )
-        if isinstance(self.source, FilesSource):
+        if isinstance(self.source, FilesSource | PostgresSource):
             self._features_fit("item_features", self.item_features, "items", self.source.items)
             self._features_fit("user_features", self.user_features, "users", self.source.users)
         for key, features in (

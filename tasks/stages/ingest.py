@@ -9,18 +9,14 @@ import duckdb
 
 from recsys_core.artifacts import write_json
 from recsys_core.columns import ITEM_ID, TIMESTAMP, USER_ID
-from recsys_core.data.cards import DatasetCard, FilesSource, read_card, write_resolved_card
+from recsys_core.data.card_parts import FilesSource, SimulatorSource
+from recsys_core.data.cards import DatasetCard, read_card, write_resolved_card
 from recsys_core.data.duck import file_literal, open_duckdb
-from recsys_core.data.ingestion import (
-    Source,
-    id_column,
-    ingest_features,
-    ingest_interactions,
-    open_file,
-    open_table,
-)
+from recsys_core.data.ingestion import id_column, ingest_features, ingest_interactions
 from recsys_core.data.oracle import write_oracle
 from recsys_core.data.simulator import simulate
+from recsys_core.data.snapshot_manifest import snapshot_files
+from recsys_core.data.sources import Source, open_file, open_files, open_log, open_table
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from recsys_core.sections import Ingest
@@ -37,12 +33,14 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
     card = read_card(card_path)
     if card.name != ingest.dataset:
         raise ConfigError(f"{card_path}: name is {card.name!r}, it must be {ingest.dataset!r}")
+    if folder.is_file():
+        raise ConfigError(f"{folder}: a file; ingest.path names the folder that it lies in")
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; ingest.path names the folder with the log")
     out = layout.stage("ingest")
     shutil.rmtree(out, ignore_errors=True)  # another card may have had features or an oracle
     with open_duckdb(out.parent, memory_mb=MEMORY_MB) as connection:
-        log, items, users = _open(connection, card, folder, layout)
+        log, items, users, first_rows = _open(connection, card, folder, layout)
         report = ingest_interactions(connection, log, card=card, path=layout.interactions)
         if items is not None and card.item_features:
             report["item_features"] = ingest_features(
@@ -64,26 +62,41 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
             )
         report |= _describe(connection, layout.interactions)
     write_resolved_card(layout.resolved_card, card)
-    write_json(layout.report("ingest"), {"dataset": card.name, **report})
+    write_json(layout.parts, {"first_rows": first_rows})
+    write_json(layout.report("ingest"), {"dataset": card.name, "files": len(log.files), **report})
     logger.info("ingest dataset=%s rows=%s", card.name, report["rows_out"])
 
 
 def _open(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, folder: Path, layout: Layout
-) -> tuple[Source, Source | None, Source | None]:
-    """The log, the items and the users of a card's source; simulated ones are drawn here."""
+) -> tuple[Source, Source | None, Source | None, list[int]]:
+    """The log, the items and the users of a card's source, and the rows at which the log's parts
+    begin; simulated ones are drawn here."""
     source = card.source
-    if isinstance(source, FilesSource):
-        items = None if source.items is None else open_file(connection, folder / source.items)
-        users = None if source.users is None else open_file(connection, folder / source.users)
-        return open_file(connection, folder / source.interactions), items, users
-    simulated = simulate(source, words=folder)
-    write_oracle(layout.oracle, simulated.oracle)
-    return (
-        open_table(connection, simulated.interactions, name="simulated log"),
-        open_table(connection, simulated.items, name="simulated items"),
-        open_table(connection, simulated.users, name="simulated users"),
-    )
+    if card.snapshot is not None:
+        manifest, parts, tables = snapshot_files(folder)
+        described = [
+            open_file(connection, tables[name]) if name in tables else None
+            for name in ("items", "users")
+        ]
+        log = open_files(connection, parts, name=str(folder))
+        return log, described[0], described[1], manifest.first_rows
+    if isinstance(source, SimulatorSource):
+        simulated = simulate(source, words=folder)
+        write_oracle(layout.oracle, simulated.oracle)
+        return (
+            open_table(connection, simulated.interactions, name="simulated log"),
+            open_table(connection, simulated.items, name="simulated items"),
+            open_table(connection, simulated.users, name="simulated users"),
+            [0],
+        )
+    if not isinstance(source, FilesSource):
+        raise ConfigError(f"card {card.name}: a source of kind {source.kind} needs a snapshot")
+    besides = [folder / name for name in (source.items, source.users) if name is not None]
+    items = None if source.items is None else open_file(connection, folder / source.items)
+    users = None if source.users is None else open_file(connection, folder / source.users)
+    log = open_log(connection, folder / source.interactions, besides=besides)
+    return log, items, users, [0]
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, interactions: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def test_the_report_counts_what_came_in(tmp_path: Path) -> None:
     run_stages(layout, "ingest")
     assert read_json(layout.report("ingest")) == {
         "dataset": "small",
+        "files": 1,
         "rows_in": 6,
         "rows_out": 6,
         "unreadable": {"timestamp": 0},
@@ -43,7 +44,9 @@ def test_the_report_counts_what_came_in(tmp_path: Path) -> None:
         "first_timestamp": "2023-11-14T22:13:20.000000Z",
         "last_timestamp": "2023-11-14T22:14:10.000000Z",
     }
-    assert sorted(contents(layout.stage("ingest"))) == ["card.json", "interactions.parquet"]
+    written = ["card.json", "interactions.parquet", "parts.json"]
+    assert sorted(contents(layout.stage("ingest"))) == written
+    assert read_json(layout.parts) == {"first_rows": [0]}
     assert read_resolved_card(layout.resolved_card) == read_card(layout.card("small"))
 
 
@@ -58,6 +61,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
         "ingest/card.json",
         "ingest/interactions.parquet",
         "ingest/items.parquet",
+        "ingest/parts.json",
     ]
     assert layouts[0].report("ingest").read_bytes() == layouts[1].report("ingest").read_bytes()
 

@@ -8,10 +8,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from recsys_core.data.card_parts import FilesSource, GivenSessions, SimulatorSource
 from recsys_core.data.cards import (
-    FilesSource,
-    GivenSessions,
-    SimulatorSource,
     check_card,
     read_card,
     read_resolved_card,
@@ -101,9 +99,9 @@ FILES = {"kind": "files", "interactions": "log.parquet", "items": None, "users":
         ({"context": {"timestamp": "numeric"}}, "names are taken"),
         ({"context": {"reason": "categorical"}}, "names are taken"),
         ({"context": {"os": "text"}}, "context.os"),
-        ({"expected_bad_share": 1.0}, "less than 1"),
-        ({"source": {**FILES, "interactions": "../log.parquet"}}, "must be a file's name"),
-        ({"source": {**FILES, "interactions": "log.json"}}, "must be a file's name"),
+        ({"expected": {"bad_share": 1.0}}, "less than 1"),
+        ({"source": {**FILES, "interactions": "../log.parquet"}}, "must lie inside"),
+        ({"source": {**FILES, "interactions": "log.json"}}, "must lie inside"),
         ({"source": {**FILES, "items": "items.csv"}}, "a file and its columns belong together"),
         ({"item_features": {"title": "text"}}, "a file and its columns belong together"),
         (

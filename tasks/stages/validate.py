@@ -1,213 +1,248 @@
 """Guards the door: rows that break a rule go to quarantine, with the rules' names; the others pass.
 
-The rules are Great Expectations objects, and their own results say which rows they reject. A new
-rule is added to `rules`, and nowhere else.
+The rules are Great Expectations objects, and their own results say which rows they reject. Then
+the log as a whole is judged in the same way. A log that is not what its card expects stops the
+run, after everything that was found is written.
 """
 
-import importlib
 import logging
-import os
-import warnings
-from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import math
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_core.artifacts import write_json
-from recsys_core.columns import (
-    EVENT_TYPE,
-    ITEM_ID,
-    REASON,
-    SESSION_ID,
-    SOURCE_ROW,
-    TIMESTAMP,
-    USER_ID,
-    VALUE,
+from recsys_core.artifacts import atomic_path, read_json, write_json
+from recsys_core.columns import ITEM_ID, REASON, SOURCE_ROW, TIMESTAMP, USER_ID, VALUE
+from recsys_core.data.cards import DatasetCard, read_resolved_card
+from recsys_core.data.duck import open_duckdb
+from recsys_core.data.log_facts import (
+    LogFacts,
+    described_share,
+    find_repeats,
+    last_day_share,
+    log_facts,
+    repeats_of,
+    rows_per_day,
 )
-from recsys_core.data.cards import DatasetCard, GivenSessions, read_resolved_card
 from recsys_core.errors import DataError
 from recsys_core.layout import Layout
 from recsys_core.sections import Validate
 from recsys_core.tables import INTERACTIONS, VALID_INTERACTIONS, read_batches, table_writer
-from tasks.step import DO_NOT_REPORT_USE, main
-
-if TYPE_CHECKING:
-    from great_expectations.core.batch_definition import BatchDefinition
-    from great_expectations.expectations.expectation import Expectation
+from tasks.door import Door, Rule, judge, open_door
+from tasks.findings import EXAMPLES, Example, Findings, LogFinding, RowFinding
+from tasks.rules import FINITE_VALUE, REPEATS, log_rules, row_rules
+from tasks.step import main
+from tasks.validation_page import validation_page
 
 logger = logging.getLogger(__name__)
 
-LARGEST_FLOAT = float(np.finfo(np.float32).max)
+LONGEST_EXAMPLE = 80
 
 
 def run(*, layout: Layout, validate: Validate) -> None:
     card = read_resolved_card(layout.resolved_card)
-    judged = rules(card)
+    found = pa.schema([*INTERACTIONS, *card.context_fields])
+    if next(read_batches(layout.interactions, found, rows=1), None) is None:
+        raise DataError(f"{layout.interactions}: it has no rows; check the log that ingest reads")
+    rules = row_rules(card, timestamps_before=validate.timestamps_before)
     door = open_door()
+    with open_duckdb(layout.stage("validate").parent, memory_mb=validate.memory_mb) as connection:
+        reasons, rows = sort_rows(connection, door, card, rules, layout=layout, validate=validate)
+        findings = judge_log(connection, door, card, reasons, rows, layout=layout)
+    write_json(layout.report("validate"), findings.report())
+    page = layout.validation_page.relative_to(layout.root).as_posix()
+    complaint = findings.complaint(page=page, unit_hint=_unit_hint(layout))
+    with atomic_path(layout.validation_page) as temporary:
+        temporary.write_text(validation_page(card, findings, complaint=complaint), encoding="utf-8")
+    logger.info(
+        "validate rows_in=%d quarantined=%d rules=%d",
+        findings.came.rows,
+        findings.quarantined,
+        len(findings.rows) + len(findings.log),
+    )
+    if complaint is not None:
+        raise DataError(complaint)
+
+
+def sort_rows(
+    connection: duckdb.DuckDBPyConnection,
+    door: Door,
+    card: DatasetCard,
+    rules: list[Rule],
+    *,
+    layout: Layout,
+    validate: Validate,
+) -> tuple[Counter[str], tuple[RowFinding, ...]]:
+    """Write each row to the valid ones or to quarantine; returns how many have each reason (rules'
+    names, joined by `;`), and what was found by rule."""
     found = pa.schema([*INTERACTIONS, *card.context_fields])
     valid = pa.schema([*VALID_INTERACTIONS, *card.context_fields])
     rejected = found.append(pa.field(REASON, pa.string(), nullable=False))
-    rows_in, reasons = 0, Counter[str]()
+    reasons, broken_by = Counter[str](), Counter[str]()
+    examples = defaultdict[str, list[Example]](list)
+    if card.duplicates == "quarantine":
+        find_repeats(connection, layout.interactions, columns=found.names[1:])
     key = (SOURCE_ROW,)
     with (
         table_writer(layout.valid_interactions, valid, key=key) as write_valid,
         table_writer(layout.quarantine, rejected, key=key) as write_rejected,
     ):
         for rows in read_batches(layout.interactions, found, rows=validate.batch_rows):
-            bad, why = judge(door, frame_of(rows), judged)
+            repeats = None
+            if card.duplicates == "quarantine":
+                repeats = repeats_of(connection, rows[SOURCE_ROW].to_numpy())
+            broken = judge(door, judged_columns(rows, repeats), rules)
+            bad, why = reasons_of(broken)
             mask = pa.array(bad)
             write_valid(rows.filter(pc.invert(mask)))
             write_rejected(rows.filter(mask).append_column(rejected.field(REASON), why))
-            rows_in += len(rows)
-            reasons.update(why.to_pylist())
-    if rows_in == 0:
-        raise DataError(f"{layout.interactions}: it has no rows; check the log that ingest reads")
-    quarantined = reasons.total()
-    report = {
-        "rows_in": rows_in,
-        "rows_out": rows_in - quarantined,
-        "quarantined": quarantined,
-        "quarantined_by_reason": dict(reasons),
-        "expectations": sorted(judged),
+            reasons.update(dict(zip(*_counts(why), strict=True)))
+            for rule in rules:
+                places = np.flatnonzero(broken[rule.name])
+                broken_by[rule.name] += len(places)
+                first = rows.take(places[: EXAMPLES - len(examples[rule.name])])
+                examples[rule.name] += _examples(first, rule.column, card)
+    findings = tuple(
+        RowFinding(rule.name, broken_by[rule.name], tuple(examples[rule.name])) for rule in rules
+    )
+    return reasons, findings
+
+
+def judge_log(
+    connection: duckdb.DuckDBPyConnection,
+    door: Door,
+    card: DatasetCard,
+    reasons: Counter[str],
+    rows: tuple[RowFinding, ...],
+    *,
+    layout: Layout,
+) -> Findings:
+    """What the log as a whole is beside what its card expects; its valid rows are meant, except
+    for the share of bad ones."""
+    came = log_facts(connection, layout.interactions)
+    went = log_facts(connection, layout.valid_interactions)
+    days_in = days_out = dict[int, int]()
+    if card.time.kind != "rank":
+        days_in = rows_per_day(connection, layout.interactions)
+        days_out = rows_per_day(connection, layout.valid_interactions)
+    facts: dict[str, float | None] = {
+        "bad_share": (came.rows - went.rows) / came.rows,
+        "rows": went.rows,
+        "last_day_share": _last_day_share(card, went, days_out),
     }
-    write_json(layout.report("validate"), report)
-    logger.info("validate rows_in=%d quarantined=%d rules=%d", rows_in, quarantined, len(judged))
-    if quarantined > card.expected_bad_share * rows_in:
-        raise DataError(
-            f"{quarantined} of {rows_in} rows break a rule {dict(reasons.most_common(3))}, "
-            f"the card expects a share of at most {card.expected_bad_share}; look at "
-            f"{layout.quarantine}, then mend the log or raise expected_bad_share"
+    for name, features, key in (
+        ("items_described", layout.item_features, ITEM_ID),
+        ("users_described", layout.user_features, USER_ID),
+    ):
+        if getattr(card.expected, name) is not None:
+            facts[name] = described_share(
+                connection, layout.valid_interactions, features=features, key=key
+            )
+    rules = log_rules(card.expected)
+    # a missing fact would hold every bound: Great Expectations judges only values that there are
+    judged = {r.name: [-math.inf if facts[r.name] is None else facts[r.name]] for r in rules}
+    broken = judge(door, pa.table(judged), rules)
+    log = tuple(
+        LogFinding(
+            rule=rule.name,
+            found=facts[rule.name],
+            limit=getattr(card.expected, rule.name),
+            at_most=rule.name == "bad_share",
+            held=not broken[rule.name][0],
         )
-
-
-def rules(card: DatasetCard) -> "dict[str, Expectation]":
-    """What must hold for every row of a card's log, by the name that quarantine shows."""
-    load_great_expectations()
-    from great_expectations.expectations.core.expect_column_values_to_be_between import (
-        ExpectColumnValuesToBeBetween,
+        for rule in rules
     )
-    from great_expectations.expectations.core.expect_column_values_to_match_regex import (
-        ExpectColumnValuesToMatchRegex,
-    )
-    from great_expectations.expectations.core.expect_column_values_to_not_be_null import (
-        ExpectColumnValuesToNotBeNull,
+    return Findings(
+        came=came,
+        went=went,
+        days_in=days_in,
+        days_out=days_out,
+        reasons=reasons,
+        rows=rows,
+        log=log,
     )
 
-    absolute = card.time.kind == "absolute"
-    # a day late: a clock that was never set says 1970-01-01
-    first = datetime(1970, 1, 2 if absolute else 1, tzinfo=UTC)
-    named: dict[str, Expectation] = {
-        "user_id_missing": ExpectColumnValuesToNotBeNull(column=USER_ID),
-        "user_id_blank": ExpectColumnValuesToMatchRegex(column=USER_ID, regex=r"\S"),
-        "item_id_missing": ExpectColumnValuesToNotBeNull(column=ITEM_ID),
-        "item_id_blank": ExpectColumnValuesToMatchRegex(column=ITEM_ID, regex=r"\S"),
-        "timestamp_missing": ExpectColumnValuesToNotBeNull(column=TIMESTAMP),
-        "timestamp_out_of_range": ExpectColumnValuesToBeBetween(
-            column=TIMESTAMP,
-            min_value=first,
-            max_value=datetime(2100, 1, 1, tzinfo=UTC),
-            strict_max=True,
-        ),
-        "event_type_missing": ExpectColumnValuesToNotBeNull(column=EVENT_TYPE),
-    }
-    if card.columns.value is not None:
-        named["value_not_finite"] = ExpectColumnValuesToBeBetween(
-            column=VALUE, min_value=-LARGEST_FLOAT, max_value=LARGEST_FLOAT
-        )
-    if isinstance(card.sessions, GivenSessions):
-        named["session_id_missing"] = ExpectColumnValuesToNotBeNull(column=SESSION_ID)
-    for name, expectation in named.items():
-        expectation.meta = {"rule": name}
-    return named
 
-
-def load_great_expectations() -> None:
-    """Import Great Expectations, reporting to nobody and saying nothing but warnings.
-
-    Only where it is used: it takes seconds, and whoever reads a stage's signature should not wait.
-    """
-    os.environ.update(DO_NOT_REPORT_USE)
-    # it logs hundreds of lines about its own methods while it is imported
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of modules that it imports
-        importlib.import_module("great_expectations")
-
-
-def open_door() -> "BatchDefinition[None]":
-    """Where Great Expectations takes its frames from: in memory, silent, reporting to nobody."""
-    load_great_expectations()
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import (
-        DataContextConfig,
-        InMemoryStoreBackendDefaults,
-        ProgressBarsConfig,
-    )
-
-    config = DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(),
-        progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
-    )
-    context = gx.get_context(project_config=config, mode="ephemeral")
-    asset = context.data_sources.add_pandas("log").add_dataframe_asset("interactions")
-    return asset.add_batch_definition_whole_dataframe("rows")
-
-
-def frame_of(rows: pa.Table) -> pd.DataFrame:
-    """The columns that rules may look at; rows are numbered from 0."""
-    roles = rows.select([USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, VALUE, SESSION_ID])
+def judged_columns(rows: pa.Table, repeats: npt.NDArray[np.int64] | None) -> pa.Table:
+    """The columns that rules may look at."""
+    value = rows[VALUE]
+    unread = pc.is_nan(value)
+    finite = pc.if_else(pc.is_finite(value), value, pa.scalar(None, pa.float32()))
     # pandas takes NaN for missing, but here it is a value that could not be read
-    value = pc.if_else(pc.is_nan(rows[VALUE]), pa.scalar(np.inf, pa.float32()), rows[VALUE])
-    frame: pd.DataFrame = roles.drop_columns(VALUE).append_column(VALUE, value).to_pandas()
-    return frame
+    read = pc.if_else(unread, pa.scalar(np.inf, pa.float32()), value)
+    columns = rows.drop_columns([SOURCE_ROW]).set_column(
+        rows.column_names.index(VALUE) - 1, VALUE, read
+    )
+    columns = columns.append_column(FINITE_VALUE, finite)
+    return columns if repeats is None else columns.append_column(REPEATS, pa.array(repeats))
 
 
-def judge(
-    door: "BatchDefinition[None]", frame: pd.DataFrame, judged: "dict[str, Expectation]"
+def reasons_of(
+    broken: dict[str, npt.NDArray[np.bool_]],
 ) -> tuple[npt.NDArray[np.bool_], pa.StringArray]:
-    """Which rows break a rule (N,), and for those the broken rules' names, joined by `;`.
-
-    Raises `DataError` unless every rule was evaluated: an empty suite would call any log valid.
-    """
-    from great_expectations.core.expectation_suite import ExpectationSuite
-
-    suite = ExpectationSuite(name="log", expectations=list(judged.values()))
-    complete = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
-    batch = door.get_batch(batch_parameters={"dataframe": frame})
-    results = batch.validate(suite, result_format=complete).results
-    rows = {}
-    for result in results:
-        config = result.expectation_config
-        if config is not None and config.meta and "unexpected_index_list" in result.result:
-            rows[config.meta["rule"]] = result.result["unexpected_index_list"]
-    return broken_rules(rows, names=list(judged), n=len(frame))
-
-
-def broken_rules(
-    rows: dict[str, Any], *, names: list[str], n: int
-) -> tuple[npt.NDArray[np.bool_], pa.StringArray]:
-    """The verdict on `n` rows from the rows that each evaluated rule rejects."""
-    missing = sorted(set(names) - set(rows))
-    if missing or not names:
-        raise DataError(
-            f"{len(rows)} of {len(names)} expectations were evaluated, without {missing}; "
-            "no row can be called valid before all are"
-        )
-    flags: npt.NDArray[np.bool_] = np.zeros((n, len(names)), dtype=bool)  # (N, R)
-    for place, name in enumerate(names):
-        flags[rows[name], place] = True
+    """Which rows break a rule (N,), and for those the broken rules' names, joined by `;`."""
+    names = list(broken)
+    flags = np.stack(list(broken.values()), axis=1)  # (N, R)
     bad: npt.NDArray[np.bool_] = np.any(flags, axis=1)
-    patterns, which = np.unique(flags[bad], axis=0, return_inverse=True)
+    packed = np.packbits(flags[bad], axis=1)  # (bad, bytes)
+    keys = packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     texts = [
-        ";".join(name for name, flag in zip(names, row, strict=True) if flag) for row in patterns
+        ";".join(name for name, flag in zip(names, row, strict=True) if flag)
+        for row in flags[bad][first]
     ]
     return bad, pa.array(texts, pa.string()).take(pa.array(which, pa.int64()))
+
+
+def _counts(values: pa.StringArray) -> tuple[list[str], list[int]]:
+    counted = pc.value_counts(values)
+    return counted.field("values").to_pylist(), counted.field("counts").to_pylist()
+
+
+def _last_day_share(card: DatasetCard, log: LogFacts, per_day: dict[int, int]) -> float | None:
+    if log.first is None or log.last is None:
+        return None
+    cut_off = card.cut_off_microseconds
+    end = log.last if cut_off is None else min(log.last, cut_off)
+    return last_day_share(per_day, first=log.first, end=end)
+
+
+def _examples(rows: pa.Table, column: str, card: DatasetCard) -> list[Example]:
+    """What stands in the column of each of these rows; of a repeated row, what it is."""
+    shown = {FINITE_VALUE: [VALUE], REPEATS: [USER_ID, ITEM_ID, TIMESTAMP]}.get(column, [column])
+    examples = []
+    for row in rows.to_pylist():
+        values = [_text(row[name], card) for name in shown if row[name] is not None]
+        examples.append(Example(row[SOURCE_ROW], " · ".join(values) if values else None))
+    return examples
+
+
+def _text(value: datetime | float | str, card: DatasetCard) -> str:
+    """A value for a reader; of a long text its beginning and its length."""
+    if isinstance(value, datetime):
+        since = value - datetime(1970, 1, 1, tzinfo=UTC)
+        if card.time.kind == "rank":
+            return str(since // timedelta(microseconds=1))
+        if card.time.kind == "relative":
+            return f"{since / timedelta(seconds=1):.6f}".rstrip("0").rstrip(".") + " s"
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, float) and math.isnan(value):
+        return "no number"
+    text = str(value)
+    if len(text) > LONGEST_EXAMPLE:
+        return f"{text[:LONGEST_EXAMPLE]}… ({len(text):,} characters)"
+    return text
+
+
+def _unit_hint(layout: Layout) -> str | None:
+    """The unit that the timestamps seem to have, where ingest found another than the card's."""
+    hint: str | None = read_json(layout.parts).get("unit_hint") if layout.parts.exists() else None
+    return hint
 
 
 if __name__ == "__main__":

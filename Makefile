@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format deps lock clean
+.PHONY: help setup run test lint bench format deps lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: $(STAMP) ## check style, imports, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(STAMP) ## measure speed and memory; the numbers go to benchmarks/results
+	$(BIN)/python -m benchmarks.sessionize
 
 format: $(STAMP) ## let ruff mend and format the code
 	$(BIN)/ruff check --fix

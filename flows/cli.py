@@ -55,17 +55,42 @@ def options(
 def run(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None) -> None:
     """Train, evaluate, score and publish; what is up to date already is left alone."""
     from flows.console import on_console, prepare_environment
-    from flows.workspace import chosen_overrides, prepared
+    from flows.workspace import ready
 
     prepare_environment()
-    chosen = chosen_overrides(workspace, overrides or [], called_from=Path.cwd())
-    if chosen.note is not None:
-        typer.echo(chosen.note, err=True)
-    with prepared(workspace, chosen.values, called_from=chosen.called_from):
+    with ready(workspace, overrides or [], called_from=Path.cwd(), say=_say):
         from flows.retrain import retrain
 
         with on_console():
             retrain(workspace)
+
+
+@app.command()
+def serve(
+    workspace: Workspace = Path("runs/nightly"),
+    overrides: Overrides = None,
+    cron: Annotated[
+        str | None, typer.Option(help="When, as in cron; otherwise TWOTEMPO_CRON, or 0 3 * * *.")
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(help="An IANA time zone; otherwise TWOTEMPO_TIMEZONE, or UTC."),
+    ] = None,
+) -> None:
+    """Run every night, until Ctrl-C; starts a Prefect server where none is configured."""
+    from flows.console import prepare_environment
+
+    prepare_environment()
+    from flows.serve import serve_nightly
+
+    serve_nightly(
+        workspace,
+        overrides or [],
+        called_from=Path.cwd(),
+        cron=cron,
+        timezone=timezone,
+        say=typer.echo,
+    )
 
 
 @app.command()
@@ -111,6 +136,46 @@ def describe(
 
 
 @app.command()
+def init(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…", help="The log, and tables of its items or users; or a folder of them."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="What the dataset is called.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The card's file, other than datasets/<name>.yaml.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="The users' ids.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="The items' ids.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="When it was.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a card that is there.")] = False,
+) -> None:
+    """Write a dataset card for CSV or Parquet files; says what it guessed and why."""
+    from flows.card_commands import write_card
+
+    roles = {"user_id": user, "item_id": item, "timestamp": time}
+    given = {role: column for role, column in roles.items() if column is not None}
+    write_card(files, name=name, out=out, given=given, force=force)
+
+
+@app.command()
+def check(
+    card: Annotated[Path, typer.Argument(metavar="CARD", help="A dataset card, a YAML file.")],
+    path: Annotated[
+        Path, typer.Option(help="The folder with its files; where you are, unless said.")
+    ] = Path(),
+    overrides: Overrides = None,
+) -> None:
+    """Say what is wrong with a card and the first million rows of its log, in seconds."""
+    from flows.card_commands import print_check
+
+    if print_check(card, folder=path, overrides=overrides or []):
+        raise typer.Exit(1)
+
+
+@app.command()
 def params(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None) -> None:
     """Print the params of a workspace, or with -S those that such a run would have."""
     import yaml
@@ -124,6 +189,10 @@ def params(workspace: Workspace = DEFAULT_WORKSPACE, overrides: Overrides = None
         value = read_yaml(workspace / "params.yaml")
     check_params(value, where="params.yaml")
     typer.echo(yaml.safe_dump(value, sort_keys=False), nl=False)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def main() -> None:

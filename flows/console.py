@@ -59,7 +59,7 @@ def on_console() -> Iterator[None]:
     import httpx
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    _quiet()
+    show_own_lines()
     # Ctrl-C ends the temporary server too; nobody should wait a minute for it to come back
     temporary = PREFECT_API_URL.value() is None
     with (
@@ -102,16 +102,8 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what an error came from: it is raised again while the engine reports it."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__context__
-    return False
-
-
-def _quiet() -> None:
+def show_own_lines() -> None:
+    """Keep what `OwnLines` leaves out off the console; a server hears it all the same."""
     from prefect.logging.handlers import PrefectConsoleHandler
 
     handlers = [
@@ -125,3 +117,12 @@ def _quiet() -> None:
         )
     for handler in handlers:
         handler.addFilter(OwnLines())
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error came from: it is raised again while the engine reports it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False

@@ -7,6 +7,8 @@ from prefect import flow
 from flows.show import show_summary
 from flows.steps import edge_task, recorded, stage_task
 
+snapshot = edge_task("snapshot")
+
 ingest = stage_task("ingest")
 validate = stage_task("validate")
 sessionize = stage_task("sessionize")
@@ -25,7 +27,14 @@ publish = edge_task("publish")
 @flow(name="retrain", persist_result=False)
 def retrain(workspace: Path) -> None:
     """Train, judge and publish in a prepared workspace; what is up to date is left alone."""
-    with recorded(workspace, flow="retrain"):
+    take_every_step(workspace, flow="retrain")
+
+
+def take_every_step(workspace: Path, *, flow: str) -> None:
+    """Every step in its order, recorded in `run.json` as a run of `flow`, and the summary."""
+    with recorded(workspace, flow=flow):
+        snapshot(workspace)
+
         ingest(workspace)
         validate(workspace)
         sessionize(workspace)

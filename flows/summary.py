@@ -105,11 +105,11 @@ def print_user(workspace: Path, user_id: str) -> None:
     layout = Layout(workspace)
     recommended = read_recommendations(layout, user_id)
     history = _table(f"User {user_id}: the last events")
-    history.add_column("time (UTC)")
+    history.add_column("time")
     history.add_column("type")
     history.add_column("item")
     for event in read_history(layout, user_id, last=SHOWN_EVENTS):
-        history.add_row(f"{event.time:%Y-%m-%d %H:%M}", event.event_type, event.title)
+        history.add_row(event.time, event.event_type, event.title)
     top = _table(f"User {user_id}: recommended now")
     top.add_column("rank", justify="right")
     top.add_column("item")

@@ -7,9 +7,10 @@ shares the checkout's DVC cache, so that a result computed in one workspace is r
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import yaml
 from recsys_core.artifacts import atomic_path, read_json, write_json
 from recsys_core.config import Params, check_params, read_yaml
 from recsys_core.errors import ConfigError, StepError
+from recsys_core.layout import Layout
+from tasks.clock import check_clock
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MARK = "workspace.json"
@@ -31,9 +34,26 @@ COPIED = (
     ".dvcignore",
     ".dvc/plots",
 )
+WITH_PATH = ("ingest", "snapshot")
+"""Sections with a `path` that may be typed, and then is relative to where it was."""
 LEFT_OUT = ("__pycache__", "*.pyc", ".DS_Store")
 
 _held: dict[Path, int] = {}
+
+
+@contextmanager
+def ready(
+    folder: Path, given: Sequence[str], *, called_from: Path, say: Callable[[str], None]
+) -> Iterator[None]:
+    """A workspace held for one run with the overrides `given` now, or else with its last run's.
+
+    What there is to say about them goes to `say`, as one line.
+    """
+    chosen = chosen_overrides(folder, given, called_from=called_from)
+    if chosen.note is not None:
+        say(chosen.note)
+    with prepared(folder, chosen.values, called_from=chosen.called_from):
+        yield
 
 
 @contextmanager
@@ -42,13 +62,10 @@ def prepared(
 ) -> Iterator[Params]:
     """A workspace held for one run: up to date with the checkout, its params with `overrides`.
 
-    An override is `section.key=value` with a value in YAML; `ingest.path` is relative to
+    An override is `section.key=value` with a value in YAML; a typed path is relative to
     `called_from`. Nothing is written where the params or the folder are refused.
     """
-    _check_checkout(checkout)
-    value = effective_params(overrides, folder=folder, called_from=called_from, checkout=checkout)
-    params = check_params(value, where="params.yaml with -S" if overrides else "params.yaml")
-    _refuse_strangers(folder, checkout)
+    value, params = checked(overrides, folder=folder, called_from=called_from, checkout=checkout)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         typed_in = os.path.relpath(called_from.resolve(), folder.resolve())
@@ -57,6 +74,21 @@ def prepared(
         _write_if_changed(folder / "params.yaml", yaml.safe_dump(value, sort_keys=False).encode())
         _write_if_changed(folder / ".dvc" / "config", _dvc_config(folder, checkout).encode())
         yield params
+
+
+def checked(
+    overrides: Sequence[str], *, folder: Path, called_from: Path, checkout: Path = CHECKOUT
+) -> tuple[Any, Params]:
+    """The params that a run would have, as YAML values and as sections; nothing is written.
+
+    Raises `ConfigError` where the run would be refused.
+    """
+    _check_checkout(checkout)
+    value = effective_params(overrides, folder=folder, called_from=called_from, checkout=checkout)
+    params = check_params(value, where="params.yaml with -S" if overrides else "params.yaml")
+    _check_card(params, checkout)
+    _refuse_strangers(folder, checkout)
+    return value, params
 
 
 @dataclass(frozen=True)
@@ -95,17 +127,31 @@ def refreshed(folder: Path, *, checkout: Path = CHECKOUT) -> Iterator[None]:
 
 
 def effective_params(
-    overrides: Sequence[str], *, folder: Path, called_from: Path, checkout: Path = CHECKOUT
+    overrides: Sequence[str],
+    *,
+    folder: Path,
+    called_from: Path,
+    checkout: Path = CHECKOUT,
+    today: date | None = None,
 ) -> Any:
-    """The checkout's params with the overrides of one run, not yet checked."""
+    """The checkout's params with the overrides of one run, not yet checked.
+
+    What they leave to the run is filled in: the day from which no row can be (the day after
+    tomorrow, so that no clock and no time zone is wronged; `today` is the day in UTC unless
+    given), and the folder of a snapshot.
+    """
     value = read_yaml(checkout / "params.yaml")
-    before = _ingest_path(value)
+    before = {section: _path_of(value, section) for section in WITH_PATH}
     for override in overrides:
         _override(value, override)
-    path = _ingest_path(value)
-    if path is not None and (path != before or any(_names_path(text) for text in overrides)):
-        # what was typed is relative to where it was typed; DVC wants it relative to the workspace
-        value["ingest"]["path"] = os.path.relpath(called_from / path, folder.resolve())
+    for section in WITH_PATH:
+        path = _path_of(value, section)
+        typed = any(_names_path(text, section) for text in overrides)
+        if path is not None and (path != before[section] or typed):
+            # what was typed is relative to where it was typed; DVC wants it so to the workspace
+            value[section]["path"] = os.path.relpath(called_from / path, folder.resolve())
+    _fill_in_snapshot(value, checkout)
+    _fill_in_day(value, datetime.now(UTC).date() if today is None else today)
     return value
 
 
@@ -152,6 +198,48 @@ def _check_checkout(checkout: Path) -> None:
             raise ConfigError(
                 f"{checkout} has no {name}; install twotempo from its checkout (pip install -e .)"
             )
+
+
+def _fill_in_snapshot(value: Any, checkout: Path) -> None:
+    """Give a log that comes as a snapshot a folder of its own in the workspace, where the params
+    name one that is copied from the checkout: whatever is added there is lost at the next run."""
+    path = _path_of(value, "ingest")
+    if path is None or Path(path).parts[:1] not in {(), *((name,) for name in COPIED)}:
+        return
+    dataset = value["ingest"].get("dataset")
+    card = Layout(checkout).card(str(dataset))
+    described = read_yaml(card) if card.is_file() else None
+    if isinstance(described, dict) and described.get("snapshot") is not None:
+        value["ingest"]["path"] = f"snapshots/{dataset}"
+
+
+def _fill_in_day(value: Any, today: date) -> None:
+    section = value.get("validate") if isinstance(value, dict) else None
+    if isinstance(section, dict) and section.get("timestamps_before", "") is None:
+        section["timestamps_before"] = (today + timedelta(days=2)).isoformat()
+
+
+def _check_card(params: Params, checkout: Path) -> None:
+    """Raise where there is no card of the dataset, or a wrong one, or its times cannot give what
+    the params ask for: in seconds, and not after an hour of training."""
+    from recsys_core.data.cards import read_card  # slow to import, and only a run needs it
+
+    path = Layout(checkout).card(params.ingest.dataset)
+    if not path.is_file():
+        cards = ", ".join(sorted(card.stem for card in path.parent.glob("*.yaml")))
+        raise ConfigError(
+            f"ingest.dataset is {params.ingest.dataset!r}, but there is no {path}, only cards of "
+            f"{cards}; name one of these, or write a card with `twotempo init`"
+        )
+    card = read_card(path)
+    check_clock(
+        card.time.kind,
+        split=params.split,
+        train_embeddings=params.train_embeddings,
+        train_rnn=params.train_rnn,
+        evaluate=params.evaluate,
+        gate=params.gate,
+    )
 
 
 def _mirror_code(folder: Path, checkout: Path) -> None:
@@ -205,16 +293,16 @@ def _override(value: Any, override: str) -> None:
     value[last] = new
 
 
-def _names_path(override: str) -> bool:
-    return override.startswith("ingest.path=") or (
-        override.startswith("ingest=") and "path" in override
+def _names_path(override: str, section: str) -> bool:
+    return override.startswith(f"{section}.path=") or (
+        override.startswith(f"{section}=") and "path" in override
     )
 
 
-def _ingest_path(value: Any) -> str | None:
-    """The path that the params name, or None where they are too wrong to have one."""
-    section = value.get("ingest") if isinstance(value, dict) else None
-    path = section.get("path") if isinstance(section, dict) else None
+def _path_of(value: Any, section: str) -> str | None:
+    """The path that a section names, or None where it names none or is too wrong to have one."""
+    keys = value.get(section) if isinstance(value, dict) else None
+    path = keys.get("path") if isinstance(keys, dict) else None
     return path if isinstance(path, str) else None
 
 

@@ -24,6 +24,7 @@ PLUMBING = frozenset(
         "recsys_core/errors.py",
         "recsys_core/layout.py",
         "recsys_core/sections.py",
+        "tasks/clock.py",
         "tasks/code.py",
         "tasks/progress.py",
         "tasks/step.py",

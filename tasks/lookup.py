@@ -1,7 +1,7 @@
 """Looks up one user in a workspace: what they did, and what the table recommends to them."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import DataError, PublishError
 from recsys_core.layout import Layout
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
+from tasks.clock import TimeKind
 
 TITLE = "title"
 ENOUGH_EVENTS = 5
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class PastEvent:
-    """One event of a user's history; `title` is the item's id where the log has no titles."""
+    """One event of a user's history; `title` is the item's id where the log has no titles.
 
-    time: datetime
+    `time` is as `time_text` writes it.
+    """
+
+    time: str
     event_type: str
     title: str
 
@@ -51,17 +56,21 @@ class PublishedTable:
 
 
 def published_table(layout: Layout) -> PublishedTable:
-    """The size, model and date of the current recommendations."""
+    """The size and model of the current recommendations, and the latest event known to them."""
     rows = _query(
         layout,
         "SELECT count(*), count(DISTINCT user_id), any_value(model_version), "
-        "CAST(any_value(as_of) AS VARCHAR) FROM recommendations",
+        "epoch_us(any_value(as_of)) FROM recommendations",
     )
     count, users, model_version, as_of = rows[0]
     if count == 0:
         raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
     return PublishedTable(
-        path=layout.table, rows=count, users=users, model_version=model_version, as_of=as_of
+        path=layout.table,
+        rows=count,
+        users=users,
+        model_version=model_version,
+        as_of=time_text(_time_kind(layout), as_of),
     )
 
 
@@ -96,13 +105,13 @@ def read_history(layout: Layout, user_id: str, *, last: int) -> list[PastEvent]:
     events = read_events(layout.events)
     end = int(events.offsets[user_idx + 1])
     start = max(int(events.offsets[user_idx]), end - last)
-    types = _event_types(layout)
+    types, kind = _event_types(layout), _time_kind(layout)
     item_ids = _vocabulary(layout.item_vocabulary, items=True).to_ids(events.item_idx[start:end])
     names: list[str] = item_ids.to_pylist()
     titles = _titles(layout, names)
     return [
         PastEvent(
-            time=datetime.fromtimestamp(int(timestamp) / 1e6, tz=UTC),
+            time=time_text(kind, int(timestamp)),
             event_type=types[int(event_type)],
             title=titles[name],
         )
@@ -110,6 +119,23 @@ def read_history(layout: Layout, user_id: str, *, last: int) -> list[PastEvent]:
             events.timestamp[start:end], events.event_type[start:end], names, strict=True
         )
     ]
+
+
+def time_text(kind: TimeKind, microseconds: int) -> str:
+    """A time of the log for a person to read: a date only where the log has dates.
+
+    >>> time_text("absolute", 1_508_198_399_000_000)
+    '2017-10-16 23:59 UTC'
+    >>> time_text("relative", 2_592_000_000_000)
+    '2,592,000 s from the start'
+    >>> time_text("rank", 2037)
+    'rank 2,037'
+    """
+    if kind == "rank":
+        return f"rank {microseconds:,}"
+    if kind == "relative":
+        return f"{microseconds / 1e6:,.0f} s from the start"
+    return f"{EPOCH + timedelta(microseconds=microseconds):%Y-%m-%d %H:%M} UTC"
 
 
 def example_user(layout: Layout) -> str:
@@ -142,6 +168,11 @@ def _vocabulary(path: Path, *, items: bool = False) -> Vocabulary:
 def _event_types(layout: Layout) -> list[str]:
     declared = read_json(layout.resolved_card).get("event_types")
     return list(declared) if declared else ["interaction"]
+
+
+def _time_kind(layout: Layout) -> TimeKind:
+    kind: TimeKind = read_json(layout.resolved_card)["time"]["kind"]
+    return kind
 
 
 def _titles(layout: Layout, item_ids: list[str]) -> dict[str, str]:

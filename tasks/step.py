@@ -1,8 +1,10 @@
 """Runs one step in a workspace: `python -m tasks.stages.<stage>`, without arguments."""
 
+import errno
 import inspect
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ DO_NOT_REPORT_USE = {
 
 TO_MEND, MAY_PASS = 1, 75
 """Codes that a step ends with: a person must mend something, or the same may work later."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 OWN_LOGGERS = ("__main__", "recsys_core", "tasks")
 """Of these the information is shown, of others their warnings; a step that runs is `__main__`."""
@@ -56,3 +60,31 @@ def main(run: Callable[..., None]) -> None:
     except TwotempoError as error:
         sys.stdout.write(f"error: {error}\n")
         sys.exit(MAY_PASS if isinstance(error, BusyError) else TO_MEND)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        sys.stdout.write(f"error: {full_disk(layout.root)}\n")
+        sys.exit(TO_MEND)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no more room to write.
+
+    The libraries that write pass the system's code on, or only its text.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        if any(os.strerror(code).lower() in str(error).lower() for code in NO_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(folder: Path) -> str:
+    """What to say where there is no more room to write in a folder."""
+    free = shutil.disk_usage(folder).free / 2**20
+    return (
+        f"{folder.resolve().name}: the disk is full, or a limit on files is reached "
+        f"({free:,.0f} MiB are free); free some and run it again: what was finished before is whole"
+    )

@@ -16,6 +16,7 @@ from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
+from recsys_core.models.requests import known_events
 from recsys_core.rng import generator
 from recsys_core.sections import TrainEmbeddings, TrainRnn
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
@@ -72,8 +73,14 @@ class TrainingData:
         )
 
     def log_until(self, until: int) -> LogUntil:
-        """The log as it was known just before `until`."""
-        return LogUntil(self.events, until, self.items.known_before(until))
+        """The log as it was known just before `until`.
+
+        An event with an earlier time whose item arrived later, in a late delivery, is not in it.
+        """
+        n_items = self.items.known_before(until)
+        late = (self.events.timestamp < until) & (self.events.item_idx > n_items)
+        events = known_events(self.events, n_items) if late.any() else self.events
+        return LogUntil(events, until, n_items)
 
     def validation(self, *, metric_name: str, seed: int) -> Validation:
         """Targets of the validation period for a model of what was known before it."""

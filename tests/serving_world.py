@@ -57,7 +57,7 @@ def random_histories(
     return [rng.integers(1, n_items + 1, length).tolist() for length in lengths]
 
 
-def make_model(*, n_items: int = N_ITEMS, seed: int = 1) -> TwoTimeScale:
+def make_model(*, n_items: int = N_ITEMS, seed: int = 1, time_dim: int = 4) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6."""
     torch_rng = torch.Generator().manual_seed(seed)
     model = TwoTimeScale(
@@ -65,7 +65,7 @@ def make_model(*, n_items: int = N_ITEMS, seed: int = 1) -> TwoTimeScale:
             n_items=n_items,
             dim=8,
             hidden=12,
-            time_dim=4,
+            time_dim=time_dim,
             t_star=4,
             window=6,
             fold_in_l2=0.5,
@@ -163,6 +163,15 @@ def make_workspace(root: Path, *, histories: list[list[int]], n_items: int = N_I
     write_json(layout.split, split.to_json())
     write_model(layout.stage("refit"), make_model())
     write_json(layout.stage("refit") / "training.json", {"epochs": 1, "until": as_of + 1})
+    return layout
+
+
+def scoring_workspace(
+    root: Path, *, bundles: Path, histories: list[list[int]], n_items: int = N_ITEMS
+) -> Layout:
+    """`make_workspace` with the tiny bundle, made once per folder `bundles`, as its champion."""
+    layout = make_workspace(root, histories=histories, n_items=n_items)
+    register_bundle(layout, tiny_bundle(bundles))
     return layout
 
 

@@ -1,6 +1,7 @@
 """DuckDB opened in one way: bounded in memory, spilling to disk, in UTC, never on the network."""
 
 import glob
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +14,23 @@ from recsys_core.errors import DataError
 
 
 @contextmanager
-def open_duckdb(folder: Path, *, memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_duckdb(
+    folder: Path, *, memory_mb: int, threads: int | None = None, insertion_order: bool = True
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to an empty database in a temporary folder under `folder`, removed at the end.
 
-    Its tables lie on disk, so that only `memory_mb` of them are held in memory.
-    Raises `DataError` where even that is not enough.
+    Its tables lie on disk, so that only `memory_mb` of them are held in memory. `threads` None is
+    one for each CPU that this process may use. Without `insertion_order` a query is faster, and its
+    rows have no order but that of its ORDER BY.
+    Raises `DataError` where even that memory is not enough.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".duckdb-") as work:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_mb}MB",
             "temp_directory": str(Path(work) / "spill"),
-            "preserve_insertion_order": "true",  # row numbers and first appearance rest on it
+            "preserve_insertion_order": insertion_order,
+            "threads": usable_cpus() if threads is None else threads,
             "autoinstall_known_extensions": "false",  # an extension would come from the network
             "autoload_known_extensions": "false",
             "python_enable_replacements": "false",  # a table's name must find no Python variable
@@ -40,6 +46,14 @@ def open_duckdb(folder: Path, *, memory_mb: int) -> Iterator[duckdb.DuckDBPyConn
             ) from error
         finally:
             connection.close()
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use, where the system says so; else how many there are."""
+    # DuckDB counts the machine's, also where the process is bound to fewer
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def arrow_batches(

@@ -4,11 +4,12 @@
 """
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.errors import DataError
+from recsys_core.errors import ConfigError, DataError
 from recsys_core.sections import DaysSplit, SplitParams
 
 MICROSECONDS_PER_DAY = 86_400_000_000
@@ -27,6 +28,15 @@ class Split:
         return asdict(self)
 
 
+def check_split(params: SplitParams, *, time_kind: Literal["absolute", "relative", "rank"]) -> None:
+    """Raise `ConfigError` where a log with this kind of time has no such split."""
+    if time_kind == "rank" and isinstance(params, DaysSplit):
+        raise ConfigError(
+            "split.kind is days, but the log's time is a rank and has no days; "
+            "set split to kind: quantile with a share in params.yaml"
+        )
+
+
 def split_by_time(
     timestamp: npt.NDArray[np.int64], params: SplitParams, *, cut_off: int | None
 ) -> Split:
@@ -34,6 +44,8 @@ def split_by_time(
 
     `days`: the test period is the last `days` before the end, the cut-off where the card has one.
     `quantile`: it begins at the (1 - share) quantile (lower) of the timestamps, that time included.
+    Where time is a rank, that is the last share of the events in the order of their ranks; where
+    each user has a count of their own, it is the latest steps of whoever has many.
 
     Raises `DataError` where a part would be empty.
     """

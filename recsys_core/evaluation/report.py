@@ -81,7 +81,10 @@ def two_time_scales(active: npt.NDArray[np.bool_]) -> Report:
 
 
 def choices(windows: Windows, evaluate: Evaluate, *, first_metric: str, t_star: int) -> Report:
-    """What was chosen on validation, and the rules; `transition_hours` null is the whole log."""
+    """What was chosen on validation, and the rules.
+
+    `transition_hours` null is the whole log, `recent_hours` null is popularity without a window.
+    """
     return {
         "recent_hours": windows.recent_hours,
         "transition_hours": windows.transition_hours,

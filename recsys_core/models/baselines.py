@@ -64,6 +64,15 @@ def fit_recent_popularity(events: Events, cut: int, *, n_items: int, hours: floa
     return Popularity(smoothed / smoothed.sum())
 
 
+def fit_popularity_within(
+    events: Events, cut: int, *, n_items: int, hours: float | None
+) -> Popularity:
+    """Recent popularity in the window of `hours`; None has no window: popularity."""
+    if hours is None:
+        return fit_popularity(events, cut, n_items=n_items)
+    return fit_recent_popularity(events, cut, n_items=n_items, hours=hours)
+
+
 @dataclass(frozen=True)
 class Transitions:
     """How often an item came directly after the user's last one; a row per last item, sparse."""

@@ -2,7 +2,7 @@
 
     inactive (fast)   h_0 = p                       phi_t = P_in h_t + c
     active (slow)     h_0 = tanh(W_0 phi_u + c_0)   phi_t = phi_u + gamma P_ac h_t
-    both              x_t = [ v_(i_t) ; emb(gap) ]  h_t = GRU(x_t, h_(t-1))
+    both              x_t = [ v_(i_t) ; emb(gap) ]  h_t = GRU(x_t, h_(t-1))     time_dim 0: v_(i_t)
     score             s(u, i | t) = <phi_t, v_i> + b_i
 
 Nothing is shared but the item vectors V. phi_u is folded in (`fold_in.py`) from the events before
@@ -39,13 +39,16 @@ class TwoTimeScaleConfig:
 
 
 class RecurrentNetwork(nn.Module):
-    """A GRU over events: the item's vector, and an embedding of the gap since the event before."""
+    """A GRU over events: the item's vector, and an embedding of the gap since the event before.
+
+    With `time_dim` 0 no gap is read: only the order of events counts.
+    """
 
     gap_edges: Tensor
 
     def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
         super().__init__()
-        self.gap_embedding = nn.Embedding(GAP_BUCKETS + 1, time_dim)
+        self.gap_embedding = nn.Embedding(GAP_BUCKETS + 1, time_dim) if time_dim else None
         self.gru = nn.GRU(dim + time_dim, hidden, batch_first=True)
         self.project = nn.Linear(hidden, dim)
         # bucket b holds gaps of 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm,
@@ -53,18 +56,19 @@ class RecurrentNetwork(nn.Module):
         edges = torch.tensor([2.0**power - 1.0 for power in range(GAP_BUCKETS)])
         self.register_buffer("gap_edges", edges, persistent=False)
 
-    def embed_gap(self, gap_seconds: Tensor) -> Tensor:
-        """(B, T) seconds, -1 for none, to (B, T, time_dim)."""
+    def inputs(self, embedded: Tensor, gap_seconds: Tensor) -> Tensor:
+        """Item vectors (B, T, D) and gaps (B, T) in seconds, -1 for none: (B, T, D + time_dim)."""
+        if self.gap_embedding is None:
+            return embedded
         bucket = (gap_seconds.unsqueeze(-1) >= self.gap_edges).sum(-1)  # (B, T)
-        embedded: Tensor = self.gap_embedding(bucket)
-        return embedded
+        return torch.cat([embedded, self.gap_embedding(bucket)], dim=-1)  # (B, T, D + time_dim)
 
     def states(self, embedded: Tensor, gap_seconds: Tensor, initial: Tensor) -> Tensor:
         """The state before any event and after each of them. (B, T + 1, H)
 
         Takes item vectors (B, T, D), gaps (B, T) and the initial state (B, H).
         """
-        inputs = torch.cat([embedded, self.embed_gap(gap_seconds)], dim=-1)  # (B, T, D + time_dim)
+        inputs = self.inputs(embedded, gap_seconds)  # (B, T, D + time_dim)
         # an expanded view as the initial state is refused by cuDNN and by the exporter
         outputs, _ = self.gru(inputs, initial.unsqueeze(0).contiguous())  # (B, T, H)
         return torch.cat([initial.unsqueeze(1), outputs], dim=1)  # (B, T + 1, H)

@@ -73,12 +73,12 @@ def write_bundle(
     items: pa.Table,
     k: int,
     as_of: int,
-    popularity_hours: float,
+    popularity_hours: float | None,
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
     `config` is the model's, `items` its vocabulary table, `as_of` the time of the latest event that
-    it has seen, `popularity_hours` the window of the popularity graph.
+    it has seen, `popularity_hours` the window of the popularity graph, None where it has none.
     """
     write_tensors(
         folder / "fold_in.safetensors",

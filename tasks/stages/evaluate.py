@@ -28,7 +28,7 @@ from recsys_core.evaluation.targets import Targets, events_in_period, successive
 from recsys_core.evaluation.truth import oracle_scorer
 from recsys_core.evaluation.windows import Windows, choose_windows
 from recsys_core.layout import Layout
-from recsys_core.models.baselines import fit_popularity, fit_recent_popularity, fit_transitions
+from recsys_core.models.baselines import fit_popularity, fit_popularity_within, fit_transitions
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -41,6 +41,7 @@ from recsys_core.tables import (
     read_table,
     write_table,
 )
+from tasks.clock import check_clock, time_kind
 from tasks.model_files import read_model
 from tasks.step import main
 
@@ -78,6 +79,7 @@ class Period:
 
 def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> None:
     """Write ranks, metrics with intervals, and both reports."""
+    check_clock(time_kind(layout), evaluate=evaluate)
     period = Period.read(layout)
     model = read_model(layout.stage("train_rnn"))
     ours = _targets_of(model, period)
@@ -160,11 +162,12 @@ def _model_scorer(model: TwoTimeScale, targets: Targets, period: Period) -> Scor
 def _baselines(period: Period, windows: Windows) -> Iterator[tuple[str, Scorer]]:
     """What was known when the test period began, and no more."""
     events, cut, n_items = period.events, period.split.test_start, period.n_items
-    recent = fit_recent_popularity(events, cut, n_items=n_items, hours=windows.recent_hours)
+    recent = fit_popularity_within(events, cut, n_items=n_items, hours=windows.recent_hours)
     transitions = fit_transitions(events, cut, backoff=recent, hours=windows.transition_hours)
     popularity = fit_popularity(events, cut, n_items=n_items)
     yield "transitions", baseline_scorer(transitions, period.targets)
-    yield "recent_popularity", baseline_scorer(recent, period.targets)
+    if windows.recent_hours is not None:
+        yield "recent_popularity", baseline_scorer(recent, period.targets)
     yield "popularity", baseline_scorer(popularity, period.targets)
 
 

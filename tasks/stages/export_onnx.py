@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
-from recsys_core.models.baselines import fit_recent_popularity
+from recsys_core.models.baselines import fit_popularity_within
 from recsys_core.models.requests import known_events
 from recsys_core.rng import generator
 from recsys_core.sections import ExportOnnx
@@ -26,8 +26,8 @@ PARITY_SEED = 0
 def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     """Write the bundle, both graphs compared by value with what they were exported from.
 
-    The popularity graph counts the window that evaluation chose, before the time until which the
-    model was trained.
+    The popularity graph counts the window that evaluation chose, or all where there was none to
+    choose, before the time until which the model was trained.
     """
     refit, folder = layout.stage("refit"), layout.bundle
     model = read_model(refit)
@@ -36,7 +36,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     spec = model.input_spec
     events = known_events(read_events(layout.events), spec.n_items)
     as_of = int(np.max(events.timestamp, where=events.timestamp < until, initial=0))
-    popularity = fit_recent_popularity(
+    popularity = fit_popularity_within(
         events, as_of + 1, n_items=spec.n_items, hours=hours
     ).log_probability
     k = min(export_onnx.k, spec.n_items)

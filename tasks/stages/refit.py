@@ -6,6 +6,7 @@ import shutil
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
+from tasks.clock import check_clock, time_kind
 from tasks.embedding_files import UNTIL_TEST, read_embeddings
 from tasks.model_files import write_model
 from tasks.stage_one import fit_embeddings
@@ -30,6 +31,7 @@ def run(
         epochs = read_json(evaluated / "training.json")["epochs"]
         write_json(layout.report("refit"), {"epochs": epochs, "rows": {"in": 0, "out": 0}})
         return
+    check_clock(time_kind(layout), train_embeddings=train_embeddings, train_rnn=train_rnn)
     data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(

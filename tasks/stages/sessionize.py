@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import numpy as np
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.cards import read_resolved_card
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.sessions import load_log, write_event_columns, write_vocabularies
-from recsys_core.data.splits import split_by_time
+from recsys_core.data.splits import check_split, split_by_time
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
 from recsys_core.sections import Sessionize, SplitParams
@@ -21,11 +21,15 @@ logger = logging.getLogger(__name__)
 
 def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
     card = read_resolved_card(layout.resolved_card)
-    out = layout.stage("sessionize")
-    with open_duckdb(out.parent, memory_mb=sessionize.memory_mb) as connection:
-        counts = load_log(connection, layout.valid_interactions, card=card)
+    check_split(split, time_kind=card.time.kind)
+    first_rows = read_json(layout.parts)["first_rows"]
+    with open_duckdb(
+        layout.stage("sessionize").parent, memory_mb=sessionize.memory_mb, insertion_order=False
+    ) as connection:
+        counts = load_log(connection, layout.valid_interactions, card=card, first_rows=first_rows)
         write_vocabularies(connection, items=layout.item_vocabulary, users=layout.user_vocabulary)
-        sessions = write_event_columns(connection, layout.events, card=card)
+        sessions = write_event_columns(connection, layout.events, card=card, events=counts.events)
+    write_json(layout.time_kind, {"kind": card.time.kind})
     events = read_events(layout.events)
     cuts = split_by_time(events.timestamp, split, cut_off=card.cut_off_microseconds)
     write_json(layout.split, cuts.to_json())

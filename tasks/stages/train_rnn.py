@@ -4,6 +4,7 @@ test period."""
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import TrainRnn
+from tasks.clock import check_clock, time_kind
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
 from tasks.model_files import write_model
 from tasks.stage_two import fit_model, select_model
@@ -14,6 +15,7 @@ from tasks.training import TrainingData, curve_rows, rows_trained
 def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) -> None:
     """Write the model that knows everything before the test period, and the learning curve that
     chose its epochs."""
+    check_clock(time_kind(layout), train_rnn=train_rnn)
     data = TrainingData.read(layout, "train_rnn", train_rnn, first_metric, seed)
     embeddings = layout.stage("train_embeddings")
     fit = select_model(

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("run", "score", "recommend", "describe", "params"):
+    for command in ("init", "check", "run", "score", "recommend", "describe", "params"):
         assert f" {command} " in done.stdout
 
 
@@ -51,6 +51,9 @@ def test_a_mistake_is_one_line_and_code_1(tmp_path: Path) -> None:
         (["recommend", "u1", "-w", "x"], "error: x is no workspace"),
         (["describe", "x.parquet"], "error: x.parquet: no such file"),
         (["params", "-S", "seed=seven"], "error: params.yaml: seed: "),
+        (["init", "x.csv"], "error: x.csv: no such file or folder"),
+        (["init", "x.csv", "--out", "card.txt"], "error: --out card.txt: a card's file is called"),
+        (["init", "x.csv", "--name", "simulator"], "error: "),
     ):
         done = twotempo(*arguments, cwd=tmp_path)
         assert done.returncode == 1, arguments
@@ -119,3 +122,55 @@ def test_options_are_spelt_as_in_dvc(command: str) -> None:
     done = twotempo(command, "--help")
     assert "--set-param" in done.stdout
     assert "-S" in done.stdout
+
+
+def write_clicks(folder: Path, n: int = 3_000) -> None:
+    """`clicks.csv`: sixty visitors, a click every ten minutes."""
+    lines = [
+        f"v{row % 60},a{7 * row % 97},{1_700_000_000 + 600 * row},{'view' if row % 9 else 'buy'}"
+        for row in range(n)
+    ]
+    text = "\n".join(["visitor,article,at,action", *lines, ""])
+    (folder / "clicks.csv").write_text(text, encoding="utf-8")
+
+
+def test_init_then_check(tmp_path: Path) -> None:
+    write_clicks(tmp_path)
+    done = twotempo("init", "clicks.csv", "--out", "shop.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "visitor" in done.stdout
+    assert "by its name; 60 distinct values in 3,000 rows" in done.stdout
+    # the commands to go on with can be typed as they stand there
+    commands = [line for line in done.stdout.splitlines() if line.startswith("  twotempo ")]
+    assert commands[0] == "  twotempo check shop.yaml --path ."
+    assert "-S ingest.dataset=shop -S ingest.path=." in commands[1]
+    checked = twotempo(*commands[0].split()[1:], cwd=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.splitlines()[-1] == "no problems"
+    assert yaml.safe_load((tmp_path / "shop.yaml").read_text())["columns"]["user_id"] == "visitor"
+
+
+def test_init_replaces_no_card_unless_forced(tmp_path: Path) -> None:
+    write_clicks(tmp_path)
+    card = tmp_path / "shop.yaml"
+    card.write_text("mine\n", encoding="utf-8")
+    refused = twotempo("init", "clicks.csv", "--out", "shop.yaml", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: shop.yaml is there already; ")
+    assert card.read_text() == "mine\n"
+    forced = twotempo("init", "clicks.csv", "--out", "shop.yaml", "--force", cwd=tmp_path)
+    assert forced.returncode == 0
+    assert "visitor" in card.read_text()
+
+
+def test_check_ends_with_the_number_of_problems(tmp_path: Path) -> None:
+    write_clicks(tmp_path)
+    options = ("--user", "article", "--item", "visitor", "--out", "shop.yaml")
+    assert twotempo("init", "clicks.csv", *options, cwd=tmp_path).returncode == 0
+    card = tmp_path / "shop.yaml"
+    text = card.read_text().replace("timestamp: at ", "timestamp: when ")
+    card.write_text(text.replace("unit: s", "unit: fortnights"), encoding="utf-8")
+    done = twotempo("check", "shop.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "problem: shop.yaml: time.unit: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "1 problem"

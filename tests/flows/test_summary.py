@@ -15,14 +15,7 @@ from recsys_core.tables import METRICS, write_events, write_table
 from tasks.edges.score import run
 from tasks.lookup import example_user
 from tests.conftest import CHECKOUT
-from tests.serving_world import (
-    make_events,
-    make_workspace,
-    random_histories,
-    register_bundle,
-    tiny_bundle,
-    user_ids,
-)
+from tests.serving_world import make_events, random_histories, scoring_workspace, user_ids
 
 MANY = 12_345_678
 
@@ -65,8 +58,8 @@ def test_metrics_of_a_large_log_fit_and_unknown_targets_are_one_line(
 def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A published table of three users; then the log goes on, and a fourth comes last."""
     histories = random_histories([7, 6, 2])
-    layout = make_workspace(tmp_path, histories=[*histories, []])
-    register_bundle(layout, tiny_bundle(tmp_path_factory.getbasetemp()))
+    bundles = tmp_path_factory.getbasetemp()
+    layout = scoring_workspace(tmp_path, bundles=bundles, histories=[*histories, []])
     run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=4))
     publish_run(
         layout.table,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from flows.workspace import (
 )
 from recsys_core.errors import ConfigError, StepError
 from tests.conftest import CHECKOUT
+from tests.small_logs import card_value
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -47,7 +49,8 @@ def checkout(tmp_path: Path) -> Path:
     (root / "tasks" / "step.py").write_text("")
     for name in ("dvc.yaml", "requirements.lock", ".dvcignore", "flows/cli.py"):
         (root / name).write_text(f"{name}\n")
-    (root / "params.yaml").write_bytes((CHECKOUT / "params.yaml").read_bytes())
+    for name in ("params.yaml", "datasets/simulator.yaml"):
+        (root / name).write_bytes((CHECKOUT / name).read_bytes())
     return root
 
 
@@ -178,6 +181,34 @@ def test_a_wrong_override_is_refused_before_anything_is_written(
         prepare(folder, checkout, override)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not folder.exists()
+
+
+def test_what_a_logs_times_cannot_give_is_refused_before_anything_is_written(
+    checkout: Path,
+) -> None:
+    folder = checkout / "runs" / "default"
+    text = yaml.safe_dump(
+        card_value(time={"kind": "rank", "unit": None}, sessions={"kind": "none"})
+    )
+    (checkout / "datasets" / "small.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        prepare(folder, checkout, "ingest.dataset=small")
+    assert not folder.exists()
+    _, _, remedy = str(caught.value).partition("; run with ")
+    settings = shlex.split(remedy.partition(", or")[0])
+    prepare(folder, checkout, "ingest.dataset=small", *(one for one in settings if one != "-S"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    assert params["split"]["kind"] == "quantile"
+    assert params["train_rnn"]["time_dim"] == 0
+    assert params["evaluate"]["recent_hours"] == []
+    assert params["gate"]["floor"] == "popularity"
+
+
+def test_a_dataset_without_a_card_is_refused_before_anything_is_written(checkout: Path) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml, only cards of simulator;"):
+        prepare(folder, checkout, "ingest.dataset=nowhere")
     assert not folder.exists()
 
 

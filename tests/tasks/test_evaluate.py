@@ -1,5 +1,6 @@
 """The stage `evaluate` in a workspace of its own: a random model, beside counts that are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.events import Events
 from recsys_core.data.oracle import Oracle, write_oracle
 from recsys_core.data.splits import Split
-from recsys_core.errors import ContractError, DataError
+from recsys_core.errors import ConfigError, ContractError, DataError
 from recsys_core.layout import Layout
+from recsys_core.models.baselines import fit_popularity, fit_transitions
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.sections import Evaluate
@@ -58,12 +60,15 @@ def small_events() -> Events:
     )
 
 
-def workspace(root: Path, *, n_items: int = N_KNOWN, events: Events | None = None) -> Layout:
+def workspace(
+    root: Path, *, n_items: int = N_KNOWN, events: Events | None = None, time: str = "absolute"
+) -> Layout:
     """What evaluate reads, and nothing else."""
     layout = Layout(root)
     events = small_events() if events is None else events
     write_events(layout.events, events)
     write_json(layout.split, SPLIT.to_json())
+    write_json(layout.time_kind, {"kind": time})
     first = np.array([events.timestamp[events.item_idx == item].min() for item in range(1, 26)])
     vocabulary = pa.table(
         {
@@ -235,6 +240,41 @@ def test_the_truth_stands_beside_the_model_where_it_is_known(tmp_path):
     expected = (np.exp(5) + N_KNOWN - 1) / np.exp(5)
     assert report["baselines"]["oracle"]["perplexity"] == pytest.approx(expected, rel=1e-4)
     assert report["difference"]["oracle"]["high"] < 0
+
+
+def test_without_hours_nothing_is_called_recent(evaluated, tmp_path):
+    """Transitions are those of the whole log, and the rest is as with hours."""
+    layout = workspace(tmp_path, time="rank")
+    without = replace(PARAMS, recent_hours=())
+    run(layout=layout, evaluate=without, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    models = ["two_time_scale", "transitions", "popularity"]
+    assert ranks["model"].drop_duplicates().tolist() == models
+    report = read_json(layout.report("evaluate"))
+    assert (report["recent_hours"], report["transition_hours"]) == (None, None)
+    assert report["validation"]["recent_popularity"] == {}
+    assert list(report["validation"]["transitions"]) == ["whole_log"]
+    with_hours = read_table(evaluated.ranks, RANKS).to_pandas()
+    for model in ("two_time_scale", "popularity"):
+        np.testing.assert_array_equal(
+            ranks[ranks["model"] == model]["rank"], with_hours[with_hours["model"] == model]["rank"]
+        )
+    events = small_events()
+    whole = fit_transitions(
+        events, CUT, backoff=fit_popularity(events, CUT, n_items=N_KNOWN), hours=None
+    )
+    row = next(ranks[(ranks["model"] == "transitions") & ranks["known"]].itertuples())
+    start = events.offsets[row.user_idx]
+    known = [item for item in events.item_idx[start : start + row.position] if item <= N_KNOWN]
+    room = np.zeros((1, N_KNOWN + 1), dtype=np.float32)
+    scores = whole.scores(np.array([known[-1]], dtype=np.int32), out=room)[0, 1:]
+    assert row.rank == np.count_nonzero(scores >= scores[row.target - 1])
+
+
+def test_hours_of_a_log_without_clock_times_are_refused(tmp_path):
+    layout = workspace(tmp_path, time="rank")
+    with pytest.raises(ConfigError, match=r"-S 'evaluate\.recent_hours=\[\]'"):
+        run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
 
 
 def test_a_model_that_knows_the_test_period_is_refused(tmp_path):

@@ -11,23 +11,15 @@ from recsys_core.layout import Layout
 from recsys_core.sections import Publish, Score
 from recsys_core.serving.tables import read_recommendations, read_runs
 from tasks.edges import publish, score
-from tests.serving_world import (
-    HOSTILE,
-    make_workspace,
-    random_histories,
-    register_bundle,
-    tiny_bundle,
-    user_ids,
-)
+from tests.serving_world import HOSTILE, random_histories, scoring_workspace, user_ids
 
 HISTORIES = random_histories([3, 7, 1, 1, 12, 2, 2, 2])
 
 
 @pytest.fixture
 def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = make_workspace(tmp_path, histories=HISTORIES)
-    register_bundle(layout, tiny_bundle(tmp_path_factory.getbasetemp()))
-    return layout
+    bundles = tmp_path_factory.getbasetemp()
+    return scoring_workspace(tmp_path, bundles=bundles, histories=HISTORIES)
 
 
 def night(layout: Layout, *, k: int = 5) -> None:

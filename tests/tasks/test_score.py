@@ -22,8 +22,7 @@ from tests.serving_world import (
     make_events,
     make_workspace,
     random_histories,
-    register_bundle,
-    tiny_bundle,
+    scoring_workspace,
     user_ids,
     vocabulary_table,
 )
@@ -36,9 +35,8 @@ HISTORIES = [*random_histories([3, 7, 0, 1, 12, 2, 2, 2, 9, 4, 4, 6]), [N_ITEMS 
 
 @pytest.fixture
 def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = make_workspace(tmp_path, histories=HISTORIES, n_items=N_ITEMS + 2)
-    register_bundle(layout, tiny_bundle(tmp_path_factory.getbasetemp()))
-    return layout
+    bundles = tmp_path_factory.getbasetemp()
+    return scoring_workspace(tmp_path, bundles=bundles, histories=HISTORIES, n_items=N_ITEMS + 2)
 
 
 @pytest.fixture
@@ -176,10 +174,12 @@ def test_other_code_and_another_provider_score_all_again(
 def test_two_workspaces_give_the_same_bytes(
     layout: Layout, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    other = make_workspace(
-        tmp_path_factory.mktemp("other"), histories=HISTORIES, n_items=N_ITEMS + 2
+    other = scoring_workspace(
+        tmp_path_factory.mktemp("other"),
+        bundles=tmp_path_factory.getbasetemp(),
+        histories=HISTORIES,
+        n_items=N_ITEMS + 2,
     )
-    register_bundle(other, tiny_bundle(tmp_path_factory.getbasetemp()))
     for workspace in (layout, other):
         run(layout=workspace, score=SCORE)
     first, second = (

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_core.artifacts import read_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import Params
 from recsys_core.data.vocabulary import Vocabulary
-from recsys_core.errors import ContractError, DataError
+from recsys_core.errors import ConfigError, ContractError, DataError
 from recsys_core.layout import Layout
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
 from tests.small_logs import (
@@ -21,6 +21,7 @@ from tests.small_logs import (
     contents,
     params_for,
     run_stages,
+    small_log,
     workspace,
 )
 
@@ -28,7 +29,7 @@ TYPED = {
     "columns": {"user_id": "user", "item_id": "item", "timestamp": "at", "event_type": "type"},
     "event_types": {"view": 1.0, "buy": 3.0},
     "cut_off": "2023-11-24T00:00:00Z",
-    "expected_bad_share": 0.1,
+    "expected": {"bad_share": 0.1},
 }
 CUT_OFF = 1_700_784_000_000_000
 
@@ -65,7 +66,7 @@ def test_every_row_is_somewhere(placed: Layout) -> None:
     assert sum(report["events_per_part"].values()) == report["events"]
     events = read_events(placed.events)
     assert len(events) == report["events"]
-    assert events.session_start.sum() == report["sessions"] == events.session_idx.max()
+    assert events.session_start.sum() == report["sessions"] == len(np.unique(events.session_idx))
     assert events.n_users == report["users"]
     # each event is the row that it says it is
     log = pq.read_table(placed.interactions).take(pa.array(events.source_row))
@@ -100,6 +101,7 @@ def test_nothing_but_its_own_files_is_left(placed: Layout) -> None:
         "events",
         "items.parquet",
         "split.json",
+        "time.json",
         "users.parquet",
     ]
 
@@ -116,6 +118,41 @@ def test_a_log_that_cannot_be_split_says_so(tmp_path: Path) -> None:
     params = params_for("small", "data", split={"kind": "days", "days": 30.0})
     with pytest.raises(DataError, match="the train part would have no events"):
         run_stages(layout, "ingest", "validate", "sessionize", params=params)
+
+
+RANKED = {"time": {"kind": "rank", "unit": None}, "sessions": {"kind": "none"}}
+
+
+def test_a_rank_has_no_days_but_an_order(tmp_path: Path) -> None:
+    log = small_log(200).set_column(2, "at", pa.array(range(200), pa.int64()))
+    layout = workspace(tmp_path, log, **RANKED)
+    run_stages(layout, "ingest", "validate")
+    with pytest.raises(ConfigError, match=r"split\.kind is days, but the log's time is a rank"):
+        run_stages(layout, "sessionize")
+    params = params_for("small", "data", split={"kind": "quantile", "share": 0.1})
+    run_stages(layout, "sessionize", params=params)
+    assert read_json(layout.time_kind) == {"kind": "rank"}
+    report = read_json(layout.report("sessionize"))
+    assert (report["events"], report["sessions"]) == (200, 2)
+    # test begins with the rank at floor(0.9 * 199), validation with that at floor(0.9 * 178)
+    parts = {"train": 160, "validation": 179 - 160, "test": 200 - 179}
+    assert report["events_per_part"] == parts
+
+
+def test_what_a_later_part_brings_late_was_not_known_before(placed: Layout, tmp_path: Path) -> None:
+    """The same log in two parts: the second has rows of all ten days, and old ones are late."""
+    layout = workspace(tmp_path, ten_days(), **TYPED)
+    run_stages(layout, "ingest", "validate")
+    write_json(layout.parts, {"first_rows": [0, 1_000]})
+    run_stages(layout, "sessionize")
+    whole, late = (read_json(where.report("sessionize")) for where in (placed, layout))
+    for same in ("events", "users", "items", "sessions", "split", "events_per_part"):
+        assert late[same] == whole[same]
+    assert late["items_known"]["valid_start"] < whole["items_known"]["valid_start"]
+    assert late["items_known"]["end"] == late["items"]
+    one, two = read_events(placed.events), read_events(layout.events)
+    by_row = [np.argsort(events.source_row) for events in (one, two)]
+    assert (one.session_idx[by_row[0]] == two.session_idx[by_row[1]]).all()
 
 
 def test_without_the_stage_before_it_names_what_is_missing(tmp_path: Path) -> None:

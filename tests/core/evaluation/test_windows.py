@@ -10,12 +10,14 @@ from tests.event_rows import HOUR, events_of
 SPLIT = Split(valid_start=100 * HOUR, test_start=110 * HOUR, end=120 * HOUR, as_of=119 * HOUR)
 
 
-def choose(rows: list[tuple[int, int, int]], *, n_items: int) -> Windows:
+def choose(
+    rows: list[tuple[int, int, int]], *, n_items: int, hours: tuple[float, ...] = (1.0, 50.0)
+) -> Windows:
     return choose_windows(
         events_of(rows),
         SPLIT,
         n_items=n_items,
-        hours=(1.0, 50.0),
+        hours=hours,
         metric="mrr@5",
         seen_filter=False,
         batch=4,
@@ -58,6 +60,18 @@ def test_of_equal_windows_the_first():
     found = choose([*rows, *((user, 1, 105 * HOUR) for user in range(1, 9))], n_items=2)
     assert found.recent_values[1.0] == found.recent_values[50.0]
     assert found.recent_hours == 1.0
+
+
+def test_without_hours_the_whole_log_is_counted():
+    """Back-off is popularity then: user 9 goes on after an item that nothing ever followed."""
+    walk = [(user, (user + step) % 3 + 1, step) for step in range(30) for user in range(1, 9)]
+    alone = [(9, 4, 50 * HOUR)]
+    valid = [*((user, (user + 30) % 3 + 1, 105 * HOUR) for user in range(1, 9)), (9, 1, 105 * HOUR)]
+    found = choose([*walk, *alone, *valid], n_items=4, hours=())
+    assert (found.recent_hours, found.transition_hours) == (None, None)
+    assert found.recent_values == {}
+    # eight targets first; items 1, 2 and 3 occurred equally often, and ties count against
+    assert found.transition_values == {None: (8 + 1 / 3) / 9}
 
 
 def test_the_test_period_has_no_say():

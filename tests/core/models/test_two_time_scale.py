@@ -1,6 +1,7 @@
 """The two-time-scale model: acceptance behaviours of section 1.6 that need no training."""
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,7 +103,22 @@ def test_gap_buckets_double_and_none_is_its_own() -> None:
     gaps = torch.tensor([[-1.0, 0.0, 0.9, 1.0, 2.9, 3.0, 6.9, 7.0, 1e9, 1e12]])
     bucket = (gaps.unsqueeze(-1) >= network.gap_edges).sum(-1)
     assert bucket.tolist() == [[0, 1, 1, 2, 2, 3, 3, 4, 30, 30]]
-    assert network.embed_gap(gaps).shape == (1, 10, 4)
+    embedded = torch.zeros(1, 10, 8)
+    assert network.inputs(embedded, gaps).shape == (1, 10, 8 + 4)
+
+
+@pytest.mark.parametrize(("time_dim", "read"), [(4, True), (0, False)])
+def test_gaps_are_read_unless_there_is_no_time_input(time_dim: int, read: bool) -> None:
+    model = make_model(time_dim=time_dim)
+    assert any("gap" in name for name in model.state_dict()) == read
+    requests = make_requests(
+        model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
+    )
+    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    other = {**inputs, "gap_seconds": 7 * inputs["gap_seconds"] + 1000}
+    with torch.no_grad():
+        changed = (model(**inputs) != model(**other)).any(dim=1).numpy()
+    np.testing.assert_array_equal(changed, (HISTORY > 0) & read)
 
 
 def test_pad_is_never_scored() -> None:

@@ -43,6 +43,23 @@ def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int)
     assert 0 < parity.max_difference < 1e-5
 
 
+def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_path: Path) -> None:
+    model = make_model(time_dim=0)
+    export_graphs(
+        tmp_path,
+        config=model.to_json(),
+        weights=model.to_arrays(),
+        popularity=make_popularity(),
+        k=K,
+    )
+    path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
+    parity = check_parity(path, two_time_scale_scores(model), model.input_spec, k=K, rng=rng)
+    assert 0 < parity.max_difference < 1e-5
+    graph = onnx.load(path).graph
+    assert "gap_seconds" in [port.name for port in graph.input], "every graph has the same inputs"
+    assert not [node for node in graph.node if "gap_seconds" in node.input]
+
+
 def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
     reference = popularity_scores(make_popularity())
     spec = make_model().input_spec

@@ -1,0 +1,229 @@
+"""`twotempo serve`: the nightly flow on a schedule, from one command that runs until it is ended.
+
+For a quick start: where no Prefect server is configured, one is started as a child and ended with
+this process. `docs/schedule.md` has the way for real use.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.runner import Runner
+from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.types.entrypoint import EntrypointType
+
+from flows.console import interrupted_by_signals
+from flows.nightly import FLOW, nightly
+from flows.workspace import CHECKOUT, checked, chosen_overrides
+from recsys_core.errors import ConfigError, StepError
+from tasks.settings import read_settings
+
+Say = Callable[[str], None]
+
+SHOWN_RUNS = 3
+START_SECONDS = 180.0
+END_SECONDS = 20.0
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+"""Kept in memory, as Prefect does unless told, the place of a run that dies with its server would
+stay taken, and every later run be cancelled."""
+
+
+def serve_nightly(
+    workspace: Path,
+    given: Sequence[str],
+    *,
+    called_from: Path,
+    cron: str | None,
+    timezone: str | None,
+    say: Say,
+) -> None:
+    """Run the nightly flow by a schedule until this process is interrupted.
+
+    `cron` and `timezone` are the environment's where None. Raises `ConfigError` for what a run
+    would refuse, before anything is started.
+    """
+    settings = read_settings()
+    cron = settings.cron if cron is None else cron
+    timezone = settings.timezone if timezone is None else timezone
+    runs = next_runs(cron, timezone)
+    chosen = chosen_overrides(workspace, given, called_from=called_from)
+    checked(chosen.values, folder=workspace, called_from=chosen.called_from)
+    if chosen.note is not None:
+        say(chosen.note)
+    name = deployment_name(workspace)
+    with interrupted_by_signals(), _server(say) as api:
+        say(f"serving {FLOW}/{name}: {workspace} by cron {cron!r}, time zone {timezone}")
+        say("next runs: " + ", ".join(f"{run:%a %Y-%m-%d %H:%M %Z}" for run in runs))
+        say(f"a run now: PREFECT_API_URL={api} prefect deployment run {FLOW}/{name}")
+        say("Ctrl-C ends it")
+        runner = _Runner(name=name)
+        runner.add_flow(
+            nightly,
+            name=name,
+            schedule=Cron(cron, timezone=timezone),
+            parameters={
+                "workspace": str(workspace.resolve()),
+                "overrides": chosen.values,
+                "called_from": str(chosen.called_from.resolve()),
+            },
+            # one at a time: the run that comes while another is on is cancelled, so that nights
+            # that were missed do not queue up; with a limit of the runner's own they would
+            concurrency_limit=ConcurrencyLimitConfig(
+                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+            # it was paused when it ended the last time
+            paused=False,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        asyncio.run(runner.run_until_ended())
+    say("ended; nothing runs until it is served again")
+
+
+def next_runs(cron: str, timezone: str) -> list[datetime]:
+    """When a schedule's next runs are, in its time zone."""
+    from prefect.server.schemas.schedules import CronSchedule
+
+    if not timezone:
+        raise ConfigError("the time zone is empty; name one as Europe/Berlin, or UTC")
+    try:
+        schedule = CronSchedule(cron=cron, timezone=timezone)
+        runs = asyncio.run(schedule.get_dates(SHOWN_RUNS, start=datetime.now(UTC)))
+    except ValueError as error:
+        raise ConfigError(
+            f"cron {cron!r} in time zone {timezone!r} is no schedule; write five fields as "
+            "'0 3 * * *' and an IANA time zone as Europe/Berlin"
+        ) from error
+    return list(runs)
+
+
+def deployment_name(workspace: Path) -> str:
+    """What a workspace's deployment is called: its path, with dashes; two are never the same."""
+    place = workspace.resolve()
+    inside = place.relative_to(CHECKOUT) if place.is_relative_to(CHECKOUT) else place
+    return "-".join(part for part in inside.parts if part != inside.anchor)
+
+
+class _Runner(Runner):
+    """Prefect's runner of schedules, that ends with its runs at SIGTERM, SIGHUP and Ctrl-C.
+
+    Its own handler of SIGTERM begins to stop it and leaves before it has; at Ctrl-C it waits
+    until its runs have come to their own end.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, limit=None)
+        self._ending: asyncio.Task[None] | None = None
+
+    def handle_sigterm(self, *_: object) -> None:
+        """Called by a signal, in the middle of anything."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_to_end)
+
+    async def run_until_ended(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._begin_to_end)
+        await self.start()
+
+    def _begin_to_end(self) -> None:
+        if self._ending is None:
+            assert self._loop is not None
+            self._ending = self._loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        while not self.started:
+            await asyncio.sleep(0.1)
+        await self.astop()
+        while True:
+            # one that was just about to start had no process to end yet
+            await asyncio.sleep(1)
+            await self.cancel_all()
+
+
+@contextmanager
+def _server(say: Say) -> Iterator[str]:
+    """The API's address of the configured server, or of one that lives as long as this context."""
+    configured = PREFECT_API_URL.value()
+    if configured is not None:
+        if not _is_alive(configured):
+            raise StepError(
+                f"Prefect's server {configured} does not answer; start it with `prefect server "
+                "start`, or unset PREFECT_API_URL and one is started here"
+            )
+        yield configured
+        return
+    settings = get_current_settings()
+    host, port = settings.server.api.host, settings.server.api.port
+    api = f"http://{host}:{port}/api"
+    _refuse_taken(api)
+    log = settings.home / "twotempo-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES, **os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for this process: it still has to tell the server that it ends
+            process_group=0,
+        )
+    try:
+        _wait_until_alive(process, api, log)
+        say(f"Prefect's server: http://{host}:{port}, its log {log}")
+        # the flow's processes read the environment, this one has read it already
+        with temporary_settings({PREFECT_API_URL: api}):
+            yield api
+    finally:
+        _end(process)
+
+
+def _refuse_taken(api: str) -> None:
+    if _is_alive(api):
+        raise ConfigError(
+            f"a Prefect server answers at {api} already; set PREFECT_API_URL={api} to use it, or "
+            "another PREFECT_SERVER_API_PORT"
+        )
+
+
+def _wait_until_alive(process: "subprocess.Popen[bytes]", api: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_alive(api):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise StepError(
+                f"Prefect's server did not start at {api}; its log {log} says why, and "
+                "PREFECT_SERVER_API_PORT names another port"
+            )
+        time.sleep(0.2)
+
+
+def _is_alive(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=5.0).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a child and its process group, however it takes it."""
+    for number, patience in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, None)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return

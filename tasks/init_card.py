@@ -1,0 +1,389 @@
+"""Drafts a dataset card from files: guesses, tried on the first rows by the real ingest."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from recsys_core.data.card_parts import FILE_ENDINGS
+from recsys_core.data.cards import DatasetCard, check_card
+from recsys_core.data.duck import file_literal, identifier, open_duckdb
+from recsys_core.data.guess import Guess, Roles, guess_roles, is_a_log
+from recsys_core.data.guess_features import Table, guess_table
+from recsys_core.data.log_facts import find_repeats, log_facts, rows_per_day
+from recsys_core.data.profiles import Profile, profile_columns
+from recsys_core.data.sources import log_files, open_file
+from recsys_core.data.suggestions import (
+    Gap,
+    Incomplete,
+    count_incomplete,
+    knows_days_alone,
+    suggest_cut_off,
+    suggest_gap,
+    suggest_split,
+)
+from recsys_core.errors import ConfigError, DataError
+from recsys_core.layout import Layout
+from recsys_core.sections import Ingest, SplitParams
+from recsys_core.tables import INTERACTIONS
+from tasks.card_text import Line, commented, mapping_lines, plain
+from tasks.sample import (
+    DATA,
+    LOG,
+    MEMORY_MB,
+    Sample,
+    sample_workspace,
+    take_sample,
+    write_sample_card,
+)
+from tasks.stages import ingest
+
+LEAST_BAD_SHARE = 0.01
+"""A share that any log may have one day, although its first rows show none."""
+ENOUGH = 1_000
+"""Events in a part of the split from which on a day's split is left as it is."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A card's text, the folder of its files, and what was guessed and why, for the console.
+
+    `split` is what suits the log where the project's own split does not.
+    """
+
+    text: str
+    card: DatasetCard
+    folder: Path
+    said: list[tuple[str, str, str]]
+    left_out: dict[str, str]
+    split: SplitParams | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the sample showed once it was read by the guessed roles."""
+
+    rows: int
+    whole: bool
+    incomplete: Incomplete
+    repeats: int
+    days_alone: bool
+    gap: Gap | None
+    tail: tuple[int, int] | None
+    split: SplitParams
+
+
+def draft_card(
+    paths: Sequence[Path], *, name: str | None, given: Mapping[str, str], split: SplitParams
+) -> Draft:
+    """A card for these files; `given` names columns of the log by role, the rest is guessed.
+
+    Raises `DataError` where user, item or time cannot be found, or a file cannot be read.
+    """
+    tables = _tables(paths)
+    folder = _common_folder([*tables])
+    with sample_workspace() as layout, open_duckdb(layout.root, memory_mb=MEMORY_MB) as connection:
+        samples = []
+        for place, path in enumerate(tables):
+            samples.append(take_sample(layout, path, name=f"{place}.parquet"))
+            if samples[-1].rows == 0:
+                raise DataError(f"{path}: it has no rows; check the export that writes it")
+            connection.execute(
+                f"CREATE TABLE {identifier(str(place))} AS "
+                f"SELECT * FROM read_parquet({file_literal(samples[-1].path)})"
+            )
+        profiles = [profile_columns(connection, str(place)) for place in range(len(tables))]
+        log = _log(samples, profiles, given)
+        roles = guess_roles(connection, str(log), profiles[log], given=given)
+        described = _feature_tables(connection, samples, profiles, log, roles)
+        one_folder = len(paths) == 1 and paths[0].is_dir()
+        card_name = name or _slug(paths[0].resolve() if one_folder else samples[log].origin)
+        lines = _lines(card_name, folder, samples[log], described, roles, None)
+        # the first draft is only good enough to be read with; what it shows goes into the second
+        found = _look(layout, samples[log], _card(lines, card_name), split)
+        lines = _lines(card_name, folder, samples[log], described, roles, found)
+    card = _card(lines, card_name)
+    text = "".join(f"{commented(line.text, line.why)}\n" for line in lines)
+    left_out = {**roles.left_out}
+    for _, table in described.values():
+        left_out |= table.left_out
+    return Draft(
+        text=text,
+        card=card,
+        folder=folder,
+        said=[(line.said, _taken(line.text), line.why) for line in lines if line.said],
+        left_out=left_out,
+        split=None if found.split == split else found.split,
+    )
+
+
+def _taken(text: str) -> str:
+    """What stands behind the first colon."""
+    return text.partition(": ")[2]
+
+
+def _tables(paths: Sequence[Path]) -> list[Path]:
+    """The files, and of a folder the folder itself where its files are parts of one table."""
+    tables: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file or folder")
+        if path.is_dir():
+            files = log_files(path)
+            tables += [path] if len(files) > 1 and _one_table(files) else files
+        elif path.name.lower().endswith(FILE_ENDINGS):
+            tables.append(path)
+        else:
+            raise ConfigError(
+                f"{path}: its name ends in none of {', '.join(FILE_ENDINGS)}; convert it"
+            )
+    if len({path.resolve() for path in tables}) < len(tables):
+        raise ConfigError("a file is named twice; name each once")
+    return tables
+
+
+def _one_table(files: Sequence[Path]) -> bool:
+    connection = duckdb.connect()
+    try:
+        columns = [set(open_file(connection, file).types) for file in files]
+    finally:
+        connection.close()
+    return all(names == columns[0] for names in columns)
+
+
+def _common_folder(tables: Sequence[Path]) -> Path:
+    parents = [path.resolve().parent for path in tables]
+    return Path(os.path.commonpath(parents))
+
+
+def _slug(path: Path) -> str:
+    name = path.name
+    for ending in sorted(FILE_ENDINGS, key=len, reverse=True):
+        name = name[: -len(ending)] if name.lower().endswith(ending) else name
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "log"
+
+
+def _log(
+    samples: Sequence[Sample], profiles: Sequence[Sequence[Profile]], given: Mapping[str, str]
+) -> int:
+    """Which of the tables is the log: with a time and two ids that repeat, the one of most rows."""
+    places = list(range(len(samples)))
+    having = [place for place in places if set(given.values()) <= set(samples[place].types)]
+    fitting = [place for place in having or places if is_a_log(profiles[place])]
+    return max(fitting or having or places, key=lambda place: samples[place].rows)
+
+
+def _feature_tables(
+    connection: duckdb.DuckDBPyConnection,
+    samples: Sequence[Sample],
+    profiles: Sequence[Sequence[Profile]],
+    log: int,
+    roles: Roles,
+) -> dict[str, tuple[Path, Table]]:
+    found: dict[str, tuple[Path, Table]] = {}
+    for place, sample in enumerate(samples):
+        if place == log:
+            continue
+        if sample.origin.is_dir():
+            raise ConfigError(
+                f"{sample.origin}: items and users come as one file each; write it as one"
+            )
+        table = guess_table(
+            connection,
+            str(place),
+            profiles[place],
+            name=str(sample.origin),
+            log=str(log),
+            user=roles.user_id.column,
+            item=roles.item_id.column,
+            timestamp_unit=roles.clock.unit,
+        )
+        if table.of in found:
+            raise ConfigError(
+                f"{found[table.of][0]} and {sample.origin} both describe {table.of}; "
+                "join them into one file"
+            )
+        found[table.of] = (sample.origin, table)
+    return found
+
+
+def _card(lines: Sequence[Line], name: str) -> DatasetCard:
+    return check_card(yaml.safe_load("\n".join(line.text for line in lines)), where=name)
+
+
+def _look(layout: Layout, sample: Sample, card: DatasetCard, split: SplitParams) -> Found:
+    """Read the sample with the card as ingest does, and count what stands in it."""
+    sample.path.rename(layout.root / DATA / LOG)
+    write_sample_card(layout, card)
+    ingest.run(layout=layout, ingest=Ingest(dataset=card.name, path=DATA))
+    path = layout.interactions
+    given = card.sessions.kind == "given"
+    clock = card.time.kind != "rank"
+    times = pq.read_table(path, columns=["timestamp"]).column(0).drop_null()
+    moments = times.cast(pa.int64()).to_numpy()
+    with open_duckdb(layout.root, memory_mb=MEMORY_MB) as connection:
+        equal = [*(set(INTERACTIONS.names) - {"source_row"}), *card.context]
+        find_repeats(connection, path, columns=sorted(equal))
+        repeats = connection.execute("SELECT count(*) FROM repeats").fetchall()[0][0]
+        absolute = card.time.kind == "absolute"
+        return Found(
+            rows=log_facts(connection, path).rows,
+            whole=sample.whole,
+            incomplete=count_incomplete(connection, path, given_sessions=given),
+            repeats=repeats,
+            days_alone=clock and knows_days_alone(connection, path),
+            gap=suggest_gap(connection, path) if clock and not given else None,
+            tail=suggest_cut_off(rows_per_day(connection, path)) if absolute else None,
+            split=suggest_split(moments, split, cut_off=None, least=ENOUGH),
+        )
+
+
+def _lines(
+    name: str,
+    folder: Path,
+    sample: Sample,
+    described: Mapping[str, tuple[Path, Table]],
+    roles: Roles,
+    found: Found | None,
+) -> list[Line]:
+    """The card's lines; without `found`, those of a first draft."""
+    log = sample.origin.resolve().relative_to(folder).as_posix()
+    files = {
+        of: path.resolve().relative_to(folder).as_posix() for of, (path, _) in described.items()
+    }
+    source = {"kind": "files", "interactions": log, "items": None, "users": None, **files}
+    rows = "all" if sample.whole else "the first"
+    of = "; ".join(f"{of}: {table.why}" for of, (_, table) in described.items())
+    return [
+        Line(
+            f"# Drafted from {rows} {sample.rows:,} rows. Comments say why; correct what is wrong."
+        ),
+        Line(f"name: {plain(name)}"),
+        Line(f"title: {plain(f'Interactions of {sample.origin.name}')}"),
+        Line(f"source: {_flow(source)}", of, "source" if of else ""),
+        *_column_lines(roles),
+        Line(
+            f"time: {_flow({'kind': roles.clock.kind, 'unit': roles.clock.unit})}",
+            roles.clock.why,
+            "time",
+        ),
+        *_event_type_lines(roles),
+        _session_line(roles, found),
+        *mapping_lines("context", dict(roles.context), roles.left_out),
+        *_feature_lines("item_features", described.get("items")),
+        *_feature_lines("user_features", described.get("users")),
+        _cut_off_line(found),
+        _duplicates_line(found),
+        _expected_line(found),
+    ]
+
+
+def _flow(value: Any) -> str:
+    """A mapping on one line, its keys in their order."""
+    return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
+
+
+def _column_lines(roles: Roles) -> list[Line]:
+    lines = [Line("columns:")]
+    guesses: dict[str, Guess | None] = {
+        "user_id": roles.user_id,
+        "item_id": roles.item_id,
+        "timestamp": roles.timestamp,
+        "event_type": roles.event_type,
+        "value": roles.value,
+        "session_id": roles.session_id,
+    }
+    for role, guess in guesses.items():
+        if guess is None:
+            lines.append(Line(f"  {role}: null", "no column looks like one"))
+            continue
+        others = ", ".join(map(repr, guess.others))
+        why = f"{guess.why}; could also be {others}" if others else guess.why
+        lines.append(Line(f"  {role}: {plain(guess.column)}", why, role))
+    return lines
+
+
+def _event_type_lines(roles: Roles) -> list[Line]:
+    if roles.event_type is None:
+        return [Line("event_types: null")]
+    lines = [Line("event_types:", "those kept, each with its weight", "")]
+    lines += [Line(f"  {plain(kind)}: 1.0", "", f"event type {kind}") for kind in roles.weights]
+    lines += [
+        Line(f"  # {plain(kind)}: 1.0 is left out: it is no interest in an item")
+        for kind in roles.refused
+    ]
+    return lines
+
+
+def _session_line(roles: Roles, found: Found | None) -> Line:
+    if roles.session_id is not None:
+        return Line("sessions: {kind: given}", f"by {roles.session_id.column!r}", "sessions")
+    if roles.clock.kind == "rank":
+        return Line("sessions: {kind: none}", "an order has no gaps", "sessions")
+    gap = Gap(1_800, "") if found is None or found.gap is None else found.gap
+    return Line(f"sessions: {{kind: gap, gap_seconds: {gap.seconds}}}", gap.why, "sessions")
+
+
+def _feature_lines(section: str, described: tuple[Path, Table] | None) -> list[Line]:
+    if described is None:
+        return [Line(f"{section}: {{}}")]
+    _, table = described
+    rows: dict[str, tuple[Any, str]] = {}
+    for name, guess in table.features.items():
+        value = {"kind": guess.kind, "separator": guess.separator}
+        rows[name] = (guess.kind if guess.separator is None else value, guess.why)
+    return mapping_lines(section, rows, table.left_out)
+
+
+def _cut_off_line(found: Found | None) -> Line:
+    if found is None or found.tail is None:
+        return Line("cut_off: null")
+    start, rows = found.tail
+    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=start)).date()
+    why = (
+        f"consider {day}T00:00:00Z: from then on a thin tail runs on, {rows:,} rows; "
+        "a test period in it would say little"
+    )
+    return Line("cut_off: null", why, "cut-off")
+
+
+def _duplicates_line(found: Found | None) -> Line:
+    if found is None:
+        return Line("duplicates: quarantine")
+    share = found.repeats / found.rows
+    said = f"{share:.2%} of the rows equal an earlier one in every column read"
+    if _keeps(found):
+        return Line("duplicates: keep", f"{said}, and times know days alone", "duplicates")
+    return Line("duplicates: quarantine", said, "duplicates" if found.repeats else "")
+
+
+def _keeps(found: Found) -> bool:
+    """Whether equal rows may well be one thing done twice: on the same day, that is."""
+    return found.days_alone and found.repeats > 0.01 * found.rows
+
+
+def _expected_line(found: Found | None) -> Line:
+    if found is None:
+        return Line("expected: {bad_share: 0.0}")
+    missing = found.incomplete
+    parts = {
+        "without a user": missing.user_id,
+        "without an item": missing.item_id,
+        "without a readable time": missing.timestamp,
+        "without a session": missing.session_id,
+        "repeated": 0 if _keeps(found) else found.repeats,
+    }
+    bad = missing.rows + parts["repeated"]
+    share = max(LEAST_BAD_SHARE, math.ceil(110 * bad / found.rows) / 100)
+    seen = ", ".join(f"{n / found.rows:.2%} {what}" for what, n in parts.items() if n)
+    why = f"in these rows: {seen}" if seen else "these rows show none; a few may come"
+    return Line(f"expected: {{bad_share: {min(share, 0.99):g}}}", why, "bad rows")

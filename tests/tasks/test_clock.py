@@ -1,0 +1,111 @@
+"""What needs clock times is refused for a log that has none: by name, at once, with the remedy."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_core.artifacts import write_json
+from recsys_core.config import Params
+from recsys_core.errors import ConfigError, ContractError
+from recsys_core.layout import Layout
+from recsys_core.sections import QuantileSplit
+from tasks.clock import TimeKind, check_clock, time_kind
+from tests.small_logs import params_for, run_stages
+
+QUANTILE = QuantileSplit(kind="quantile", share=0.1)
+PARAMS = params_for("small", "data")
+CLOCKLESS = {
+    "split": QUANTILE,
+    "train_embeddings": PARAMS.train_embeddings,
+    "train_rnn": replace(PARAMS.train_rnn, time_dim=0),
+    "evaluate": replace(PARAMS.evaluate, recent_hours=()),
+    "gate": replace(PARAMS.gate, floor="popularity"),
+}
+"""Sections that ask for no clock."""
+
+
+def test_what_asks_for_no_clock_passes() -> None:
+    check_clock("rank", **CLOCKLESS)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "found", "remedy"),
+    [
+        ("split", PARAMS.split, "split.kind is days", "split={kind: quantile, share: 0.1}"),
+        (
+            "train_embeddings",
+            replace(PARAMS.train_embeddings, half_life_days=1.5),
+            "train_embeddings.half_life_days is 1.5",
+            "train_embeddings.half_life_days=null",
+        ),
+        (
+            "train_rnn",
+            replace(PARAMS.train_rnn, time_dim=0, half_life_days=2),
+            "train_rnn.half_life_days is 2",
+            "train_rnn.half_life_days=null",
+        ),
+        ("train_rnn", PARAMS.train_rnn, "train_rnn.time_dim is 16", "train_rnn.time_dim=0"),
+        (
+            "evaluate",
+            replace(PARAMS.evaluate, recent_hours=(0.5, 24.0)),
+            "evaluate.recent_hours is [0.5, 24]",
+            "evaluate.recent_hours=[]",
+        ),
+        ("gate", PARAMS.gate, "gate.floor is recent_popularity", "gate.floor=popularity"),
+    ],
+)
+def test_each_is_refused_alone(section: str, value: Any, found: str, remedy: str) -> None:
+    sections = {**CLOCKLESS, section: value}
+    with pytest.raises(ConfigError) as caught:
+        check_clock("rank", **sections)
+    said = str(caught.value)
+    assert found in said
+    assert "\n" not in said
+    assert settings_in(said) == [remedy]
+    for kind in ("absolute", "relative"):
+        check_clock(kind, **sections)
+
+
+def test_all_that_is_wrong_is_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_clock(
+            "rank",
+            split=PARAMS.split,
+            train_embeddings=replace(PARAMS.train_embeddings, half_life_days=1),
+            train_rnn=replace(PARAMS.train_rnn, half_life_days=1),
+            evaluate=PARAMS.evaluate,
+            gate=PARAMS.gate,
+        )
+    assert len(settings_in(str(caught.value))) == 6
+    assert "\n" not in str(caught.value)
+
+
+def settings_in(said: str) -> list[str]:
+    """The settings of the remedy, as a shell would read them."""
+    words = shlex.split(said.partition("; run with ")[2].partition(", or set")[0])
+    assert words[::2] == ["-S"] * len(words[1::2])
+    return words[1::2]
+
+
+@pytest.mark.parametrize("stage", ["train_embeddings", "train_rnn", "evaluate", "refit"])
+def test_a_stage_refuses_before_it_reads_the_log(stage: str, tmp_path: Path) -> None:
+    """There is no log here: whoever came to read it would fail in another way."""
+    layout = Layout(tmp_path)
+    params: Params = params_for(
+        "small", "data", train_embeddings={"half_life_days": 1}, refit={"kind": "scratch"}
+    )
+    with pytest.raises(ContractError, match=r"time\.json: no such file"):
+        run_stages(layout, stage, params=params)
+    write_json(layout.time_kind, {"kind": "rank"})
+    with pytest.raises(ConfigError, match="time is a rank"):
+        run_stages(layout, stage, params=params)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative", "rank"])
+def test_the_kind_is_read_as_written(kind: TimeKind, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_json(layout.time_kind, {"kind": kind})
+    assert time_kind(layout) == kind

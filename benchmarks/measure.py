@@ -37,9 +37,11 @@ class Command:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: wall time from start to exit, and the largest resident set of the process."""
+    """One run: wall time from start to exit, processor time of all threads, which other work on the
+    machine changes less, and the largest resident set of the process."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -73,7 +75,7 @@ def measure(command: Command) -> Measured:
             + output.decode(errors="replace")
         )
     in_a_megabyte = 2**20 if sys.platform == "darwin" else 2**10
-    return Measured(seconds, usage.ru_maxrss / in_a_megabyte)
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / in_a_megabyte)
 
 
 def in_turn(
@@ -91,6 +93,10 @@ def in_turn(
 
 def median_seconds(runs: Sequence[Measured]) -> float:
     return statistics.median(run.seconds for run in runs)
+
+
+def median_cpu_seconds(runs: Sequence[Measured]) -> float:
+    return statistics.median(run.cpu_seconds for run in runs)
 
 
 def median_ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:

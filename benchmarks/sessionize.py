@@ -27,6 +27,7 @@ from benchmarks.measure import (
     call,
     in_turn,
     measure,
+    median_cpu_seconds,
     median_ratio,
     median_seconds,
     peak_mb,
@@ -124,6 +125,9 @@ def measure_size(events: int, *, repeats: int, memory_mb: int) -> dict[str, Any]
         "events_per_second": {
             name: round(events / median_seconds(measured)) for name, measured in runs.items()
         },
+        "cpu_seconds": {
+            name: round(median_cpu_seconds(measured), 2) for name, measured in runs.items()
+        },
         "peak_mb": {name: round(peak_mb(measured)) for name, measured in runs.items()},
         "ratio_to_bare": {
             name: round(median_ratio(runs[name], runs["bare"]), 3) for name in ("stage", "in_parts")
@@ -143,12 +147,13 @@ def main() -> None:
         for events in arguments.events
     ]
     print_table(
-        ["sessionize", "events", "events/s", "peak MB", "time / bare"],
+        ["sessionize", "events", "events/s", "CPU s", "peak MB", "time / bare"],
         [
             [
                 name,
                 f"{row['events']:,}",
                 f"{row['events_per_second'][name]:,}",
+                f"{row['cpu_seconds'][name]:.2f}",
                 f"{row['peak_mb'][name]:,}",
                 f"{row['ratio_to_bare'].get(name, 1.0):.2f}",
             ]

@@ -14,7 +14,8 @@ from flows.workspace import CHECKOUT, effective_params
 from recsys_core.artifacts import atomic_path
 from recsys_core.config import Params, check_params
 from recsys_core.errors import ConfigError
-from tasks.check_card import Report, check_card, split_option
+from tasks.check_card import check_card
+from tasks.check_report import Report, split_option
 from tasks.init_card import Draft, draft_card
 
 

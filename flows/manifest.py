@@ -6,6 +6,7 @@ Prefect's database is not asked, since a run that was killed stays "running" the
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,18 @@ def begin(workspace: Path, *, flow: str, checkout: Path) -> None:
 
 
 def add_step(
-    workspace: Path, name: str, *, outcome: str, seconds: float, peak_rss_mb: float
+    workspace: Path,
+    name: str,
+    *,
+    outcome: str,
+    seconds: float,
+    peak_rss_mb: float,
+    counts: Mapping[str, int] | None = None,
 ) -> None:
-    """Record a step that has ended well. `peak_rss_mb` is that of its largest process, in MiB."""
+    """Record a step that has ended well, and what it counted, where it counts.
+
+    `peak_rss_mb` is that of its largest process, in MiB.
+    """
     record = read(workspace)
     record["steps"].append(
         {
@@ -48,6 +58,7 @@ def add_step(
             "outcome": outcome,
             "seconds": round(seconds, 2),
             "peak_rss_mb": round(peak_rss_mb, 1),
+            **({} if counts is None else {"counts": dict(counts)}),
         }
     )
     write_json(workspace / NAME, record)

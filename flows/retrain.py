@@ -6,8 +6,9 @@ from prefect import flow
 
 from flows.show import show_summary
 from flows.steps import edge_task, recorded, stage_task
+from tasks.snapshot_counts import snapshot_counts
 
-snapshot = edge_task("snapshot")
+snapshot = edge_task("snapshot", counts=snapshot_counts)
 
 ingest = stage_task("ingest")
 validate = stage_task("validate")

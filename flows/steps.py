@@ -4,7 +4,7 @@ DVC alone remembers what is done already, so nothing is cached or passed on here
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from prefect.runtime import task_run
 from flows import manifest
 from flows.workspace import CHECKOUT, held_lock
 from recsys_core.errors import StepError
+from recsys_core.layout import Layout
 from tasks.child import run_module
 from tasks.dvc import reproduce
 from tasks.settings import read_settings
@@ -42,8 +43,11 @@ def stage_task(name: str) -> StepTask:
     return stage
 
 
-def edge_task(name: str) -> StepTask:
-    """A task that runs one edge: it is idempotent, so tried again where that may help."""
+def edge_task(name: str, *, counts: Callable[[Layout], dict[str, int]] | None = None) -> StepTask:
+    """A task that runs one edge: it is idempotent, so tried again where that may help.
+
+    What it adds to its running `counts` is recorded with it.
+    """
     settings = read_settings()
 
     @task(
@@ -59,6 +63,8 @@ def edge_task(name: str) -> StepTask:
         attempt = task_run.run_count
         if attempt > 1:
             get_run_logger().warning("edge=%s attempt=%d: it failed before", name, attempt)
+        layout = Layout(workspace)
+        before = counts(layout) if counts is not None else {}
         usage = run_module(
             [f"tasks.edges.{name}"],
             name=name,
@@ -68,7 +74,12 @@ def edge_task(name: str) -> StepTask:
             inherit_errors=_on_terminal(),
             keep_open=held_lock(workspace),
         )
-        _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb)
+        added = (
+            {key: value - before[key] for key, value in counts(layout).items()}
+            if counts is not None
+            else None
+        )
+        _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb, added)
 
     return edge
 
@@ -80,7 +91,8 @@ def recorded(workspace: Path, *, flow: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        manifest.end(workspace, state="failed", error=str(error) or type(error).__name__)
+        why = str(error) if isinstance(error, Exception) else f"ended ({type(error).__name__})"
+        manifest.end(workspace, state="failed", error=why or type(error).__name__)
         raise
     manifest.end(workspace, state="completed")
 
@@ -101,8 +113,17 @@ def _listener() -> Callable[[str], None]:
     return logger.debug if _on_terminal() else logger.info
 
 
-def _record(workspace: Path, name: str, outcome: str, seconds: float, peak_rss_mb: float) -> None:
-    manifest.add_step(workspace, name, outcome=outcome, seconds=seconds, peak_rss_mb=peak_rss_mb)
+def _record(
+    workspace: Path,
+    name: str,
+    outcome: str,
+    seconds: float,
+    peak_rss_mb: float,
+    counts: Mapping[str, int] | None = None,
+) -> None:
+    manifest.add_step(
+        workspace, name, outcome=outcome, seconds=seconds, peak_rss_mb=peak_rss_mb, counts=counts
+    )
     get_run_logger().info(
         "step=%s outcome=%s seconds=%.1f peak_rss_mb=%.0f", name, outcome, seconds, peak_rss_mb
     )

@@ -7,29 +7,21 @@ here is what would stop a run, a remark is what a person may want to know before
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow.parquet as pq
 
 from recsys_core.artifacts import read_json
-from recsys_core.columns import ITEM_ID, USER_ID
 from recsys_core.config import Params
 from recsys_core.data.card_parts import FilesSource, PostgresSource, Snapshot
 from recsys_core.data.cards import DatasetCard, read_card
 from recsys_core.data.duck import open_duckdb
-from recsys_core.data.events import Events
-from recsys_core.data.log_facts import DAY_MICROSECONDS, described_share
 from recsys_core.data.sources import open_file
-from recsys_core.data.splits import split_by_time
-from recsys_core.data.suggestions import suggest_split
-from recsys_core.errors import ConfigError, DataError, TwotempoError
+from recsys_core.errors import ConfigError, TwotempoError
 from recsys_core.layout import Layout
-from recsys_core.sections import DaysSplit, Ingest, SplitParams
+from recsys_core.sections import Ingest
 from recsys_core.tables import read_events
+from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions
 from tasks.clock import check_clock
 from tasks.postgres import copy_out
 from tasks.sample import (
@@ -44,21 +36,6 @@ from tasks.sample import (
 )
 from tasks.settings import read_settings
 from tasks.stages import ingest, sessionize, validate
-
-FEW_FOR_A_PART = 200
-"""Events of validation or test below which a remark is made: intervals would be wide."""
-
-
-@dataclass
-class Report:
-    """What was seen, in the order in which it was looked at; `problems` would stop a run."""
-
-    seen: list[tuple[str, str]] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def see(self, what: str, found: str) -> None:
-        self.seen.append((what, found))
 
 
 def check_card(
@@ -121,22 +98,22 @@ def _check_log(
                 f"the timestamps look like {hint}, the card says {card.time.unit}: "
                 f"set time.unit to {hint}"
             )
-        _features(report, layout, card)
+        see_features(report, layout, card)
         before = today + timedelta(days=2)
         with _as_problem(report, names):
             validate.run(
                 layout=layout, validate=replace(params.validate_, timestamps_before=before)
             )
         found = read_json(layout.report("validate"))
-        _quarantine(report, found)
+        see_quarantine(report, found)
         if found["rows_out"] == 0:
             return
         with _as_problem(report, names):
             sessionize.run(layout=layout, split=params.split, sessionize=params.sessionize)
         if layout.report("sessionize").exists():
-            _sessions(report, read_json(layout.report("sessionize")))
+            see_sessions(report, read_json(layout.report("sessionize")))
         if layout.events.exists():
-            _events(report, read_events(layout.events), card, params, sample)
+            see_events(report, read_events(layout.events), card, params, sample)
 
 
 def _true_names(layout: Layout, sample: Sample, tables: dict[str, Path]) -> dict[str, str]:
@@ -232,133 +209,6 @@ def _missing_columns(card: DatasetCard, sample: Sample, tables: dict[str, Path])
 def _lacking(file: str, lacking: dict[str, str], there: list[str]) -> str:
     named = ", ".join(f"{key} {name!r}" for key, name in lacking.items())
     return f"{file}: the card names {named}, but the columns are {there}; correct the card"
-
-
-def _features(report: Report, layout: Layout, card: DatasetCard) -> None:
-    for of, path, key, limit in (
-        ("items", layout.item_features, ITEM_ID, card.expected.items_described),
-        ("users", layout.user_features, USER_ID, card.expected.users_described),
-    ):
-        if not path.exists():
-            continue
-        with open_duckdb(layout.root, memory_mb=MEMORY_MB) as connection:
-            share = described_share(connection, layout.interactions, features=path, key=key)
-        rows = pq.read_metadata(path).num_rows
-        report.see(f"{of} described", f"{share:.2%} of the rows are of one of {rows:,} {of}")
-        if share < 0.5 and limit is None:
-            report.remarks.append(
-                f"only {share:.1%} of the rows are of {of} with features; "
-                f"are the ids of the table of {of} written as in the log?"
-            )
-
-
-def _quarantine(report: Report, found: dict[str, Any]) -> None:
-    bad, rows = found["quarantined"], found["rows_in"]
-    report.see("quarantine", f"{bad:,} rows ({bad / rows:.2%}) break a rule")
-    for rule, finding in found["row_rules"].items():
-        if finding["rows"]:
-            shown = "; ".join(
-                f"row {example['source_row']}"
-                + (f" has {example['value']!r}" if example["value"] is not None else "")
-                for example in finding["examples"]
-            )
-            report.see(f"  {rule}", f"{finding['rows']:,} rows: {shown}")
-
-
-def _sessions(report: Report, found: dict[str, Any]) -> None:
-    report.see(
-        "events",
-        f"{found['events']:,} of {found['users']:,} users and {found['items']:,} items "
-        f"({found['dropped_types']:,} rows of types that are not kept, "
-        f"{found['cut']:,} after the cut-off)",
-    )
-    report.see(
-        "sessions",
-        f"{found['sessions']:,}: {found['events'] / found['sessions']:.1f} events each, "
-        f"{found['sessions'] / found['users']:.1f} for a user",
-    )
-
-
-def _events(
-    report: Report, events: Events, card: DatasetCard, params: Params, sample: Sample
-) -> None:
-    counts = np.diff(events.offsets)
-    counts = counts[counts > 0]
-    single = float(np.mean(counts == 1))
-    report.see(
-        "events of a user",
-        f"median {np.median(counts):g}, at most {counts.max():,}; "
-        f"{single:.0%} of the users have one",
-    )
-    if single > 0.9:
-        report.remarks.append(
-            "nine in ten users have one event: little can be learnt from what came before it"
-        )
-    timestamp = np.asarray(events.timestamp)
-    if card.time.kind != "rank":
-        report.see("time", _span(int(timestamp.min()), int(timestamp.max()), card))
-    _split(report, timestamp, card, params.split, sample)
-
-
-def _span(first: int, last: int, card: DatasetCard) -> str:
-    days = (last - first) / DAY_MICROSECONDS
-    if card.time.kind == "relative":
-        return f"{days:.1f} days from the log's start"
-    begin, end = (
-        (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).strftime(
-            "%Y-%m-%d %H:%M"
-        )
-        for moment in (first, last)
-    )
-    return f"{begin} to {end}, {days:.1f} days"
-
-
-def _split(
-    report: Report, timestamp: Any, card: DatasetCard, params: SplitParams, sample: Sample
-) -> None:
-    cut_off = card.cut_off_microseconds
-    better = suggest_split(timestamp, params, cut_off=cut_off, least=FEW_FOR_A_PART)
-    option = f"-S '{split_option(better)}'"
-    try:
-        cuts = split_by_time(timestamp, params, cut_off=cut_off)
-    except DataError:
-        # the problem stands there already, with what sessionize said
-        report.remarks.append(f"a split that this log allows: {option}")
-        return
-    train = int(np.count_nonzero(timestamp < cuts.valid_start))
-    test = int(np.count_nonzero(timestamp >= cuts.test_start))
-    valid = len(timestamp) - train - test
-    report.see(
-        f"split {split_text(params)}",
-        f"train {train:,}, validation {valid:,}, test {test:,} events",
-    )
-    if better != params and sample.whole:
-        report.remarks.append(
-            f"the split leaves {valid:,} events for validation and {test:,} for test; "
-            f"consider {option}"
-        )
-
-
-def split_text(params: SplitParams) -> str:
-    """A split in words.
-
-    >>> split_text(DaysSplit(kind="days", days=1.0))
-    'by days, 1'
-    """
-    if isinstance(params, DaysSplit):
-        return f"by days, {params.days:g}"
-    return f"by quantile, {params.share:g}"
-
-
-def split_option(params: SplitParams) -> str:
-    """A split as the value of `-S`.
-
-    >>> split_option(DaysSplit(kind="days", days=1.0))
-    'split={kind: days, days: 1}'
-    """
-    if isinstance(params, DaysSplit):
-        return f"split={{kind: days, days: {params.days:g}}}"
-    return f"split={{kind: quantile, share: {params.share:g}}}"
 
 
 @contextmanager

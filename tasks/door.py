@@ -146,7 +146,8 @@ def judge(door: Door, rows: pa.Table, rules: list[Rule]) -> dict[str, npt.NDArra
     if missing or not rules:
         raise DataError(
             f"{len(broken)} of {len(rules)} expectations were evaluated, without {missing}; "
-            "no row can be called valid before all are"
+            "no row can be called valid before all are (where it is a rule of the card with "
+            "`matches`, write its regular expression more simply)"
         )
     return {rule.name: broken[rule.name] for rule in rules}
 

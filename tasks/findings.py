@@ -99,12 +99,15 @@ class Findings:
         first, *others = self.broken
         found = "nothing to tell it by" if first.found is None else f"{first.found:.4g}"
         bound = f"at {'most' if first.at_most else 'least'} {first.limit:g}"
+        unit = f"the timestamps look like {unit_hint}: set time.unit to {unit_hint} in the card"
         if first.rule == "bad_share":
             line = (
                 f"{self.quarantined} of {self.came.rows} rows break a rule "
                 f"{dict(self._worst())}, the card expects a share of {bound}; look at {page}, "
                 "then mend the log or raise expected.bad_share"
             )
+        elif first.rule == "unit_fits":
+            return f"{unit}; see {page}"
         else:
             line = (
                 f"{MEANING[first.rule]}: found {found}, the card expects {bound}; "
@@ -112,11 +115,7 @@ class Findings:
             )
         if others:
             line += f" (broken too: {', '.join(finding.rule for finding in others)})"
-        if unit_hint is not None and any(rule in TIME_RULES for rule, _ in self._worst()):
-            line += (
-                f"; the timestamps look like {unit_hint}: set time.unit to {unit_hint} in the card"
-            )
-        return line
+        return line if unit_hint is None else f"{line}; {unit}"
 
     def _worst(self) -> list[tuple[str, int]]:
         """The three rules that most rows break, and how many do."""
@@ -124,11 +123,10 @@ class Findings:
         return counts.most_common(3)
 
 
-TIME_RULES = ("timestamp_missing", "timestamp_out_of_range", "timestamp_in_future")
-
 MEANING = {
     "bad_share": "share of rows that break a rule",
     "rows": "valid rows",
+    "unit_fits": "whether the timestamps look like times in the card's unit",
     "last_day_share": "rows of the last whole day, as a share of the usual day's",
     "items_described": "share of rows whose item has a row of features",
     "users_described": "share of rows whose user has a row of features",

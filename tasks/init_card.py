@@ -1,13 +1,10 @@
 """Drafts a dataset card from files: guesses, tried on the first rows by the real ingest."""
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,14 +14,12 @@ import yaml
 from recsys_core.data.card_parts import FILE_ENDINGS
 from recsys_core.data.cards import DatasetCard, check_card
 from recsys_core.data.duck import file_literal, identifier, open_duckdb
-from recsys_core.data.guess import Guess, Roles, guess_roles, is_a_log
+from recsys_core.data.guess import Roles, guess_roles, is_a_log
 from recsys_core.data.guess_features import Table, guess_table
 from recsys_core.data.log_facts import find_repeats, log_facts, rows_per_day
 from recsys_core.data.profiles import Profile, profile_columns
 from recsys_core.data.sources import log_files, open_file
 from recsys_core.data.suggestions import (
-    Gap,
-    Incomplete,
     count_incomplete,
     knows_days_alone,
     suggest_cut_off,
@@ -35,7 +30,7 @@ from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
 from recsys_core.sections import Ingest, SplitParams
 from recsys_core.tables import INTERACTIONS
-from tasks.card_text import Line, commented, mapping_lines, plain
+from tasks.card_text import Found, Line, card_lines, commented
 from tasks.sample import (
     DATA,
     LOG,
@@ -47,8 +42,6 @@ from tasks.sample import (
 )
 from tasks.stages import ingest
 
-LEAST_BAD_SHARE = 0.01
-"""A share that any log may have one day, although its first rows show none."""
 ENOUGH = 1_000
 """Events in a part of the split from which on a day's split is left as it is."""
 
@@ -66,20 +59,6 @@ class Draft:
     said: list[tuple[str, str, str]]
     left_out: dict[str, str]
     split: SplitParams | None
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the sample showed once it was read by the guessed roles."""
-
-    rows: int
-    whole: bool
-    incomplete: Incomplete
-    repeats: int
-    days_alone: bool
-    gap: Gap | None
-    tail: tuple[int, int] | None
-    split: SplitParams
 
 
 def draft_card(
@@ -107,10 +86,10 @@ def draft_card(
         described = _feature_tables(connection, samples, profiles, log, roles)
         one_folder = len(paths) == 1 and paths[0].is_dir()
         card_name = name or _slug(paths[0].resolve() if one_folder else samples[log].origin)
-        lines = _lines(card_name, folder, samples[log], described, roles, None)
+        lines = card_lines(card_name, folder, samples[log], described, roles, None)
         # the first draft is only good enough to be read with; what it shows goes into the second
         found = _look(layout, samples[log], _card(lines, card_name), split)
-        lines = _lines(card_name, folder, samples[log], described, roles, found)
+        lines = card_lines(card_name, folder, samples[log], described, roles, found)
     card = _card(lines, card_name)
     text = "".join(f"{commented(line.text, line.why)}\n" for line in lines)
     left_out = {**roles.left_out}
@@ -245,145 +224,3 @@ def _look(layout: Layout, sample: Sample, card: DatasetCard, split: SplitParams)
             tail=suggest_cut_off(rows_per_day(connection, path)) if absolute else None,
             split=suggest_split(moments, split, cut_off=None, least=ENOUGH),
         )
-
-
-def _lines(
-    name: str,
-    folder: Path,
-    sample: Sample,
-    described: Mapping[str, tuple[Path, Table]],
-    roles: Roles,
-    found: Found | None,
-) -> list[Line]:
-    """The card's lines; without `found`, those of a first draft."""
-    log = sample.origin.resolve().relative_to(folder).as_posix()
-    files = {
-        of: path.resolve().relative_to(folder).as_posix() for of, (path, _) in described.items()
-    }
-    source = {"kind": "files", "interactions": log, "items": None, "users": None, **files}
-    rows = "all" if sample.whole else "the first"
-    of = "; ".join(f"{of}: {table.why}" for of, (_, table) in described.items())
-    return [
-        Line(
-            f"# Drafted from {rows} {sample.rows:,} rows. Comments say why; correct what is wrong."
-        ),
-        Line(f"name: {plain(name)}"),
-        Line(f"title: {plain(f'Interactions of {sample.origin.name}')}"),
-        Line(f"source: {_flow(source)}", of, "source" if of else ""),
-        *_column_lines(roles),
-        Line(
-            f"time: {_flow({'kind': roles.clock.kind, 'unit': roles.clock.unit})}",
-            roles.clock.why,
-            "time",
-        ),
-        *_event_type_lines(roles),
-        _session_line(roles, found),
-        *mapping_lines("context", dict(roles.context), roles.left_out),
-        *_feature_lines("item_features", described.get("items")),
-        *_feature_lines("user_features", described.get("users")),
-        _cut_off_line(found),
-        _duplicates_line(found),
-        _expected_line(found),
-    ]
-
-
-def _flow(value: Any) -> str:
-    """A mapping on one line, its keys in their order."""
-    return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) + "}"
-
-
-def _column_lines(roles: Roles) -> list[Line]:
-    lines = [Line("columns:")]
-    guesses: dict[str, Guess | None] = {
-        "user_id": roles.user_id,
-        "item_id": roles.item_id,
-        "timestamp": roles.timestamp,
-        "event_type": roles.event_type,
-        "value": roles.value,
-        "session_id": roles.session_id,
-    }
-    for role, guess in guesses.items():
-        if guess is None:
-            lines.append(Line(f"  {role}: null", "no column looks like one"))
-            continue
-        others = ", ".join(map(repr, guess.others))
-        why = f"{guess.why}; could also be {others}" if others else guess.why
-        lines.append(Line(f"  {role}: {plain(guess.column)}", why, role))
-    return lines
-
-
-def _event_type_lines(roles: Roles) -> list[Line]:
-    if roles.event_type is None:
-        return [Line("event_types: null")]
-    lines = [Line("event_types:", "those kept, each with its weight", "")]
-    lines += [Line(f"  {plain(kind)}: 1.0", "", f"event type {kind}") for kind in roles.weights]
-    lines += [
-        Line(f"  # {plain(kind)}: 1.0 is left out: it is no interest in an item")
-        for kind in roles.refused
-    ]
-    return lines
-
-
-def _session_line(roles: Roles, found: Found | None) -> Line:
-    if roles.session_id is not None:
-        return Line("sessions: {kind: given}", f"by {roles.session_id.column!r}", "sessions")
-    if roles.clock.kind == "rank":
-        return Line("sessions: {kind: none}", "an order has no gaps", "sessions")
-    gap = Gap(1_800, "") if found is None or found.gap is None else found.gap
-    return Line(f"sessions: {{kind: gap, gap_seconds: {gap.seconds}}}", gap.why, "sessions")
-
-
-def _feature_lines(section: str, described: tuple[Path, Table] | None) -> list[Line]:
-    if described is None:
-        return [Line(f"{section}: {{}}")]
-    _, table = described
-    rows: dict[str, tuple[Any, str]] = {}
-    for name, guess in table.features.items():
-        value = {"kind": guess.kind, "separator": guess.separator}
-        rows[name] = (guess.kind if guess.separator is None else value, guess.why)
-    return mapping_lines(section, rows, table.left_out)
-
-
-def _cut_off_line(found: Found | None) -> Line:
-    if found is None or found.tail is None:
-        return Line("cut_off: null")
-    start, rows = found.tail
-    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=start)).date()
-    why = (
-        f"consider {day}T00:00:00Z: from then on a thin tail runs on, {rows:,} rows; "
-        "a test period in it would say little"
-    )
-    return Line("cut_off: null", why, "cut-off")
-
-
-def _duplicates_line(found: Found | None) -> Line:
-    if found is None:
-        return Line("duplicates: quarantine")
-    share = found.repeats / found.rows
-    said = f"{share:.2%} of the rows equal an earlier one in every column read"
-    if _keeps(found):
-        return Line("duplicates: keep", f"{said}, and times know days alone", "duplicates")
-    return Line("duplicates: quarantine", said, "duplicates" if found.repeats else "")
-
-
-def _keeps(found: Found) -> bool:
-    """Whether equal rows may well be one thing done twice: on the same day, that is."""
-    return found.days_alone and found.repeats > 0.01 * found.rows
-
-
-def _expected_line(found: Found | None) -> Line:
-    if found is None:
-        return Line("expected: {bad_share: 0.0}")
-    missing = found.incomplete
-    parts = {
-        "without a user": missing.user_id,
-        "without an item": missing.item_id,
-        "without a readable time": missing.timestamp,
-        "without a session": missing.session_id,
-        "repeated": 0 if _keeps(found) else found.repeats,
-    }
-    bad = missing.rows + parts["repeated"]
-    share = max(LEAST_BAD_SHARE, math.ceil(110 * bad / found.rows) / 100)
-    seen = ", ".join(f"{n / found.rows:.2%} {what}" for what, n in parts.items() if n)
-    why = f"in these rows: {seen}" if seen else "these rows show none; a few may come"
-    return Line(f"expected: {{bad_share: {min(share, 0.99):g}}}", why, "bad rows")

@@ -16,7 +16,7 @@ from recsys_core.columns import (
     USER_ID,
     VALUE,
 )
-from recsys_core.data.card_parts import Expected, GivenSessions
+from recsys_core.data.card_parts import GivenSessions
 from recsys_core.data.cards import DatasetCard
 from tasks.door import Rule, between, matches, matches_not, not_null
 
@@ -25,6 +25,9 @@ REPEATS = "repeats"
 
 FINITE_VALUE = "finite value"
 """The values that are numbers; `value` has infinity where something else stood."""
+
+UNIT_FITS = "unit_fits"
+"""1 where the timestamps look like times in the card's unit, 0 where they do in another."""
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 CONTROL_CHARACTERS = r"[\x00-\x08\x0a-\x1f\x7f]"
@@ -61,12 +64,16 @@ def row_rules(card: DatasetCard, *, timestamps_before: date | None) -> list[Rule
     return rules
 
 
-def log_rules(expected: Expected) -> list[Rule]:
+def log_rules(card: DatasetCard) -> list[Rule]:
     """What must hold for the log as a whole, by the name of the fact that each looks at."""
+    expected = card.expected
     rules = [
         between("bad_share", "bad_share", high=expected.bad_share),
         between("rows", "rows", low=expected.rows),
     ]
+    if card.time.kind == "absolute":
+        # seconds read as milliseconds are days of January 1970, which a clock can show
+        rules.append(between(UNIT_FITS, UNIT_FITS, low=1))
     for name in ("last_day_share", "items_described", "users_described"):
         least = getattr(expected, name)
         if least is not None:

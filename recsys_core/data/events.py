@@ -25,7 +25,7 @@ class Events:
     offsets: Int64  # (U + 2,)
     item_idx: npt.NDArray[np.int32]  # (N,)
     timestamp: Int64  # (N,)
-    session_idx: Int64  # (N,)
+    session_idx: Int64  # (N,) 1 + the lowest source_row of the session's events: not dense
     session_start: npt.NDArray[np.bool_]  # (N,)
     event_type: npt.NDArray[np.int8]  # (N,) position in the card's event types
     value: npt.NDArray[np.float32]  # (N,) NaN where the interaction has none

@@ -62,7 +62,7 @@ class Manifest(_Record):
 
     version: Literal[1] = 1
     row_key: list[str]
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: list[tuple[str, str]] = Field(default_factory=list)
     parts: list[Part] = Field(default_factory=list)
     files: dict[str, TakenFile] = Field(default_factory=dict)
     watermark: str | None = None

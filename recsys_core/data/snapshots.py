@@ -50,7 +50,7 @@ def append_part(
     no part, and the manifest is as it was. Raises `DataError` where a delivery has other columns
     than the first ever had, `ConfigError` where it lacks one that the card names.
     """
-    columns = manifest.columns or deliveries[0].source.types
+    columns = dict(manifest.columns) or deliveries[0].source.types
     for delivery in deliveries:
         _check_columns(delivery, columns)
     for name in row_key:
@@ -80,7 +80,7 @@ def append_part(
     }
     return manifest.model_copy(
         update={
-            "columns": columns,
+            "columns": list(columns.items()),
             "parts": [*manifest.parts, part],
             "files": {**manifest.files, **taken},
         }
@@ -200,13 +200,17 @@ def _changed(
     others = [name for name in (f"c{place}" for place in range(columns)) if name not in keys]
     if not others:
         return 0
-    differ = f"NOT ({_same('incoming', 'stays', others)})"
+    connection.execute(
+        "CREATE TABLE again AS SELECT incoming.* FROM incoming "
+        "ANTI JOIN fresh ON incoming.rowid = fresh.place"
+    )
+    differ = f"NOT ({_same('again', 'stays', others)})"
     stays = ["SELECT incoming.* FROM incoming SEMI JOIN fresh ON incoming.rowid = fresh.place"]
     if kept:
         stays.append("SELECT * FROM kept")
     counts = (
-        f"SELECT count(*) AS n FROM incoming JOIN ({query}) AS stays "
-        f"ON {_same('incoming', 'stays', keys)} WHERE {differ}"
+        f"SELECT count(*) AS n FROM again JOIN ({query}) AS stays "
+        f"ON {_same('again', 'stays', keys)} WHERE {differ}"
         for query in stays
     )
     query = f"SELECT sum(n) FROM ({' UNION ALL '.join(counts)})"

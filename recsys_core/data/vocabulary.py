@@ -1,7 +1,10 @@
 """External ids and dense internal ones: they cross here and nowhere else.
 
-idx 0 is PAD; real ones count from 1 in the order of first appearance in the log. So what was known
-before a time is a prefix, and one integer, `known_before(time)`, is a model's whole vocabulary.
+idx 0 is PAD; real ones count from 1 in the order of first arrival (`sessions.py`): of the first
+appearance in the log, or of the delivery that brought it where that came later. So what was known
+before a time is a prefix, one integer, `known_before(time)`, is a model's whole vocabulary, and a
+log that grows appends ids and never renumbers one. An event whose row came late may lie before a
+time at which its item was not known.
 """
 
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ class Vocabulary:
     """Ids in the order of their idx: `ids[0]` has idx 1."""
 
     ids: pa.StringArray
-    first_timestamp: npt.NDArray[np.int64]  # (V,) microseconds, non-decreasing
+    first_timestamp: npt.NDArray[np.int64]  # (V,) first arrival, microseconds, non-decreasing
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Vocabulary":
@@ -31,7 +34,7 @@ class Vocabulary:
         return len(self.ids)
 
     def known_before(self, timestamp: int) -> int:
-        """How many ids appeared before `timestamp`; exactly those have idx <= this number."""
+        """How many ids arrived before `timestamp`; exactly those have idx <= this number."""
         return int(np.searchsorted(self.first_timestamp, timestamp, side="left"))
 
     def to_ids(self, idx: npt.NDArray[np.integer]) -> pa.StringArray:

@@ -117,6 +117,9 @@ def fit_transitions(
     pair &= _in_window(events.timestamp[1:], cut, hours)
     last = events.item_idx[:-1][pair].astype(np.int64)
     following = events.item_idx[1:][pair].astype(np.int64)
+    # an item that arrived later, in a late delivery, has no row and no column
+    known = (last <= backoff.n_items) & (following <= backoff.n_items)
+    last, following = last[known], following[known]
     width = backoff.n_items + 1
     cells, counts = np.unique(last * width + following, return_counts=True)
     rows, columns = np.divmod(cells, width)
@@ -136,9 +139,8 @@ def _in_window(timestamp: Int64, cut: int, hours: float | None) -> Bool:
 
 
 def _counts(item_idx: Int32, n_items: int) -> Float64:
-    """Events per item. (V + 1,)"""
-    counts = np.bincount(item_idx, minlength=n_items + 1)
-    assert len(counts) == n_items + 1, "the vocabulary holds every item before the cut"
+    """Events per known item; one that arrived later, in a late delivery, has none. (V + 1,)"""
+    counts = np.bincount(item_idx[item_idx <= n_items], minlength=n_items + 1)
     return counts.astype(np.float64)
 
 

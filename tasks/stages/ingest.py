@@ -62,7 +62,7 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
             )
         report |= _describe(connection, layout.interactions)
     write_resolved_card(layout.resolved_card, card)
-    write_json(layout.parts, {"first_rows": first_rows})
+    write_json(layout.parts, {"first_rows": first_rows, "unit_hint": report.get("unit_hint")})
     write_json(layout.report("ingest"), {"dataset": card.name, "files": len(log.files), **report})
     logger.info("ingest dataset=%s rows=%s", card.name, report["rows_out"])
 

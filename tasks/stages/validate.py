@@ -35,7 +35,7 @@ from recsys_core.sections import Validate
 from recsys_core.tables import INTERACTIONS, VALID_INTERACTIONS, read_batches, table_writer
 from tasks.door import Door, Rule, judge, open_door
 from tasks.findings import EXAMPLES, Example, Findings, LogFinding, RowFinding
-from tasks.rules import FINITE_VALUE, REPEATS, log_rules, row_rules
+from tasks.rules import FINITE_VALUE, REPEATS, UNIT_FITS, log_rules, row_rules
 from tasks.step import main
 from tasks.validation_page import validation_page
 
@@ -133,6 +133,7 @@ def judge_log(
     facts: dict[str, float | None] = {
         "bad_share": (came.rows - went.rows) / came.rows,
         "rows": went.rows,
+        UNIT_FITS: 1 if _unit_hint(layout) is None else 0,
         "last_day_share": _last_day_share(card, went, days_out),
     }
     for name, features, key in (
@@ -143,7 +144,7 @@ def judge_log(
             facts[name] = described_share(
                 connection, layout.valid_interactions, features=features, key=key
             )
-    rules = log_rules(card.expected)
+    rules = log_rules(card)
     # a missing fact would hold every bound: Great Expectations judges only values that there are
     judged = {r.name: [-math.inf if facts[r.name] is None else facts[r.name]] for r in rules}
     broken = judge(door, pa.table(judged), rules)
@@ -151,7 +152,7 @@ def judge_log(
         LogFinding(
             rule=rule.name,
             found=facts[rule.name],
-            limit=getattr(card.expected, rule.name),
+            limit=getattr(card.expected, rule.name, 1),
             at_most=rule.name == "bad_share",
             held=not broken[rule.name][0],
         )

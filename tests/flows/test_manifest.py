@@ -19,7 +19,9 @@ def test_a_run_is_recorded_step_by_step(workspace: Path) -> None:
     manifest.begin(workspace, flow="retrain", checkout=workspace)
     assert manifest.read(workspace)["state"] == "running"
     manifest.add_step(workspace, "ingest", outcome="ran", seconds=1.234, peak_rss_mb=99.96)
-    manifest.add_step(workspace, "gate", outcome="ran", seconds=1.0, peak_rss_mb=10.0)
+    manifest.add_step(
+        workspace, "gate", outcome="ran", seconds=1.0, peak_rss_mb=10.0, counts={"rows": 3}
+    )
     manifest.end(workspace, state="completed")
     record = manifest.read(workspace)
     assert record["state"] == "completed"
@@ -31,6 +33,7 @@ def test_a_run_is_recorded_step_by_step(workspace: Path) -> None:
         "seconds": 1.23,
         "peak_rss_mb": 100.0,
     }
+    assert record["steps"][1]["counts"] == {"rows": 3}
 
 
 def test_a_new_run_takes_the_place_of_the_old_record(workspace: Path) -> None:

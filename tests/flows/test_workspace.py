@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from flows.workspace import (
     prepared,
     refreshed,
 )
+from recsys_core.config import check_params
 from recsys_core.errors import ConfigError, StepError
 from tests.conftest import CHECKOUT
 from tests.small_logs import card_value
@@ -303,3 +305,53 @@ def test_a_second_run_is_refused_until_the_first_has_ended(
     process.join()
     with locked(folder):
         assert (folder / ".lock").exists()
+
+
+def test_no_row_can_be_of_the_day_after_tomorrow(checkout: Path) -> None:
+    """Two runs of one day have the same params; a day that was given stays."""
+    folder, today = checkout / "runs" / "default", date(2024, 2, 28)
+
+    def day(*overrides: str) -> object:
+        value = effective_params(
+            overrides, folder=folder, called_from=checkout, checkout=checkout, today=today
+        )
+        return check_params(value, where="params.yaml").section("validate").timestamps_before
+
+    assert day() == date(2024, 3, 1)
+    assert day("validate.timestamps_before=2030-01-01") == date(2030, 1, 1)
+    prepare(folder, checkout)
+    before = datetime.now(UTC).date()
+    written = yaml.safe_load((folder / "params.yaml").read_text())["validate"]["timestamps_before"]
+    days = {str(at + timedelta(days=2)) for at in (before, datetime.now(UTC).date())}
+    assert written in days
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "snapshots/small"),
+        # what lies there is copied from the checkout, and anything else removed
+        (["ingest.path={folder}/datasets"], "snapshots/small"),
+        (["ingest.path={folder}"], "snapshots/small"),
+        (["ingest.path=elsewhere"], "../../elsewhere"),
+    ],
+)
+def test_a_snapshot_has_a_folder_that_no_run_removes(
+    checkout: Path, overrides: list[str], expected: str
+) -> None:
+    folder = checkout / "runs" / "default"
+    card = card_value(snapshot={"row_key": ["user", "at"]})
+    (checkout / "datasets" / "small.yaml").write_text(yaml.safe_dump(card))
+    value = effective_params(
+        ["ingest.dataset=small", *(text.format(folder=folder) for text in overrides)],
+        folder=folder,
+        called_from=checkout,
+        checkout=checkout,
+    )
+    assert value["ingest"]["path"] == expected
+    card.pop("snapshot")
+    (checkout / "datasets" / "small.yaml").write_text(yaml.safe_dump(card))
+    value = effective_params(
+        ["ingest.dataset=small"], folder=folder, called_from=checkout, checkout=checkout
+    )
+    assert value["ingest"]["path"] == "datasets/simulator"

@@ -46,7 +46,7 @@ def test_the_report_counts_what_came_in(tmp_path: Path) -> None:
     }
     written = ["card.json", "interactions.parquet", "parts.json"]
     assert sorted(contents(layout.stage("ingest"))) == written
-    assert read_json(layout.parts) == {"first_rows": [0]}
+    assert read_json(layout.parts) == {"first_rows": [0], "unit_hint": None}
     assert read_resolved_card(layout.resolved_card) == read_card(layout.card("small"))
 
 

@@ -76,7 +76,7 @@ def test_night_after_night_the_log_grows_by_what_is_new(layout: Layout) -> None:
     table = ingest(layout)
     assert table["user_id"].to_pylist() == [f"u{row}" for row in range(150)]
     assert table["source_row"].to_pylist() == list(range(150))
-    assert read_json(layout.parts) == {"first_rows": [0, 100]}
+    assert read_json(layout.parts) == {"first_rows": [0, 100], "unit_hint": None}
     assert read_json(layout.report("ingest"))["files"] == 2
 
 
@@ -273,7 +273,7 @@ def test_a_query_is_taken_and_then_only_what_is_new(table: Server, tmp_path: Pat
     taken = ingest(layout)
     assert sorted(taken["user_id"].to_pylist()) == ["a", "b", "c", "d", "e"]
     assert str(taken["timestamp"][1]) == "2023-11-14 12:00:10+00:00"
-    assert read_json(layout.parts) == {"first_rows": [0, 2]}
+    assert read_json(layout.parts) == {"first_rows": [0, 2], "unit_hint": None}
 
 
 def test_ids_of_any_text_come_as_they_are(table: Server, tmp_path: Path) -> None:

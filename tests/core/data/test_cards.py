@@ -101,7 +101,7 @@ FILES = {"kind": "files", "interactions": "log.parquet", "items": None, "users":
         ({"context": {"os": "text"}}, "context.os"),
         ({"expected": {"bad_share": 1.0}}, "less than 1"),
         ({"source": {**FILES, "interactions": "../log.parquet"}}, "must lie inside"),
-        ({"source": {**FILES, "interactions": "log.json"}}, "must lie inside"),
+        ({"source": {**FILES, "items": "items.json"}}, "must be a file whose name ends in one of"),
         ({"source": {**FILES, "items": "items.csv"}}, "a file and its columns belong together"),
         ({"item_features": {"title": "text"}}, "a file and its columns belong together"),
         (

@@ -55,6 +55,23 @@ def test_recent_popularity_of_an_empty_window_is_popularity():
     np.testing.assert_allclose(recent.share, overall.share)
 
 
+def test_an_item_of_a_late_delivery_counts_as_if_its_events_were_not_there():
+    # item 4 has an early time but was not known at the cut: idx above n_items
+    late = events_of(
+        [(1, 1, 0), (1, 4, 1), (1, 2, HOUR), (1, 1, 2 * HOUR), (2, 1, 0), (2, 4, 9 * HOUR)]
+    )
+    overall = fit_popularity(late, 10 * HOUR, n_items=3)
+    np.testing.assert_allclose(probabilities(overall, [0]), [[4 / 7, 2 / 7, 1 / 7]], rtol=1e-6)
+    recent = fit_recent_popularity(late, 10 * HOUR, n_items=3, hours=5)
+    np.testing.assert_allclose(recent.share, overall.share)
+    uniform = Popularity(np.array([0, 1, 1, 1]) / 3)
+    model = fit_transitions(late, 10 * HOUR, backoff=uniform, hours=None)
+    # 2 -> 1 once; nothing known directly follows 1
+    found = probabilities(model, [1, 2])
+    np.testing.assert_allclose(found[0], [1 / 3] * 3, rtol=1e-6)
+    np.testing.assert_allclose(found[1], [(1 + 1 / 3) / 2, (1 / 3) / 2, (1 / 3) / 2], rtol=1e-6)
+
+
 def test_transitions_are_counts_backed_off():
     uniform = Popularity(np.array([0, 1, 1, 1, 1]) / 4)
     model = fit_transitions(LOG, 10 * HOUR, backoff=uniform, hours=None)

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.runner import Runner
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
@@ -66,26 +67,12 @@ def serve_nightly(
         say("next runs: " + ", ".join(f"{run:%a %Y-%m-%d %H:%M %Z}" for run in runs))
         say(f"a run now: PREFECT_API_URL={api} prefect deployment run {FLOW}/{name}")
         say("Ctrl-C ends it")
-        runner = _Runner(name=name)
-        runner.add_flow(
-            nightly,
-            name=name,
-            schedule=Cron(cron, timezone=timezone),
-            parameters={
-                "workspace": str(workspace.resolve()),
-                "overrides": chosen.values,
-                "called_from": str(chosen.called_from.resolve()),
-            },
-            # one at a time: the run that comes while another is on is cancelled, so that nights
-            # that were missed do not queue up; with a limit of the runner's own they would
-            concurrency_limit=ConcurrencyLimitConfig(
-                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-            ),
-            # it was paused when it ended the last time
-            paused=False,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        asyncio.run(runner.run_until_ended())
+        parameters = {
+            "workspace": str(workspace.resolve()),
+            "overrides": chosen.values,
+            "called_from": str(chosen.called_from.resolve()),
+        }
+        asyncio.run(_serve(name, Cron(cron, timezone=timezone), parameters))
     say("ended; nothing runs until it is served again")
 
 
@@ -113,6 +100,27 @@ def deployment_name(workspace: Path) -> str:
     return "-".join(part for part in inside.parts if part != inside.anchor)
 
 
+async def _serve(name: str, schedule: Schedule, parameters: dict[str, Any]) -> None:
+    runner = _Runner(name=name, limit=None)
+    # first of all: what is deployed from here on has to be paused at the end
+    runner.listen()
+    await runner.aadd_flow(
+        nightly,
+        name=name,
+        schedule=schedule,
+        parameters=parameters,
+        # one at a time: the run that comes while another is on is cancelled, so that nights that
+        # were missed do not queue up; with a limit of the runner's own they would
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+        ),
+        # it was paused when it ended the last time
+        paused=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    await runner.start()
+
+
 class _Runner(Runner):
     """Prefect's runner of schedules, that ends with its runs at SIGTERM, SIGHUP and Ctrl-C.
 
@@ -120,22 +128,20 @@ class _Runner(Runner):
     until its runs have come to their own end.
     """
 
-    def __init__(self, *, name: str) -> None:
-        super().__init__(name=name, limit=None)
-        self._ending: asyncio.Task[None] | None = None
+    _ending: asyncio.Task[None] | None = None
+
+    def listen(self) -> None:
+        """Hear signals from now on; to be called in the loop that it will run in."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._begin_to_end)
 
     def handle_sigterm(self, *_: object) -> None:
-        """Called by a signal, in the middle of anything."""
+        """Called by SIGTERM once it runs, in the middle of anything."""
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._begin_to_end)
-
-    async def run_until_ended(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._loop.add_signal_handler(number, self._begin_to_end)
-        await self.start()
 
     def _begin_to_end(self) -> None:
         if self._ending is None:

@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+SIZES ?= 100000 1000000 10000000
+REPEATS ?= 3
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint bench format deps lock clean
 
@@ -30,8 +33,10 @@ lint: $(STAMP) ## check style, imports, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure speed and memory; the numbers go to benchmarks/results
-	$(BIN)/python -m benchmarks.sessionize
+bench: $(STAMP) ## measure speed and memory and write docs/performance.md; SIZES="100000 1000000" REPEATS=1 is shorter
+	$(BIN)/python -m benchmarks.sessionize --events $(SIZES) --repeats $(REPEATS)
+	$(BIN)/python -m benchmarks.pipeline --sizes $(SIZES) --repeats $(REPEATS)
+	$(BIN)/python -m benchmarks.report
 
 format: $(STAMP) ## let ruff mend and format the code
 	$(BIN)/ruff check --fix

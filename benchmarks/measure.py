@@ -55,6 +55,11 @@ def call(function: str, *arguments: str | int | float, folder: Path = ROOT) -> C
 
 def measure(command: Command) -> Measured:
     """Run a command to its end; one that fails stops the benchmark with what it wrote."""
+    return measure_and_listen(command)[0]
+
+
+def measure_and_listen(command: Command) -> tuple[Measured, str]:
+    """The same, with what the command wrote."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command.words,
@@ -69,13 +74,12 @@ def measure(command: Command) -> Measured:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
+    text = output.decode(errors="replace")
     if process.returncode != 0:
-        sys.exit(
-            f"{' '.join(command.words)} ended with {process.returncode}\n"
-            + output.decode(errors="replace")
-        )
+        sys.exit(f"{' '.join(command.words)} ended with {process.returncode}\n{text}")
     in_a_megabyte = 2**20 if sys.platform == "darwin" else 2**10
-    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / in_a_megabyte)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Measured(seconds, cpu_seconds, usage.ru_maxrss / in_a_megabyte), text
 
 
 def in_turn(
@@ -130,9 +134,17 @@ def circumstances(*packages: str) -> dict[str, Any]:
     }
 
 
-def write_results(name: str, *, rows: Sequence[Mapping[str, Any]], packages: Sequence[str]) -> None:
-    """Write `benchmarks/results/<name>.json`: the rows, the circumstances."""
-    write_json(RESULTS / f"{name}.json", {**circumstances(*packages), "rows": list(rows)})
+def write_results(
+    name: str,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    packages: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `benchmarks/results/<name>.json`: the rows, the circumstances, and the benchmark's own
+    settings."""
+    value = {**circumstances(*packages), **(settings or {}), "rows": list(rows)}
+    write_json(RESULTS / f"{name}.json", value)
 
 
 def as_json(runs: Mapping[str, Sequence[Measured]]) -> dict[str, list[dict[str, float]]]:

@@ -45,7 +45,7 @@ def add_step(
     outcome: str,
     seconds: float,
     peak_rss_mb: float,
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, int],
 ) -> None:
     """Record a step that has ended well, and what it counted, where it counts.
 
@@ -58,7 +58,7 @@ def add_step(
             "outcome": outcome,
             "seconds": round(seconds, 2),
             "peak_rss_mb": round(peak_rss_mb, 1),
-            **({} if counts is None else {"counts": dict(counts)}),
+            **({"counts": dict(counts)} if counts else {}),
         }
     )
     write_json(workspace / NAME, record)

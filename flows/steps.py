@@ -38,7 +38,7 @@ def stage_task(name: str) -> StepTask:
             inherit_errors=_on_terminal(),
             keep_open=held_lock(workspace),
         )
-        _record(workspace, name, done.outcome, done.usage.seconds, done.usage.peak_rss_mb)
+        _record(workspace, name, done.outcome, done.usage.seconds, done.usage.peak_rss_mb, {})
 
     return stage
 
@@ -74,11 +74,8 @@ def edge_task(name: str, *, counts: Callable[[Layout], dict[str, int]] | None = 
             inherit_errors=_on_terminal(),
             keep_open=held_lock(workspace),
         )
-        added = (
-            {key: value - before[key] for key, value in counts(layout).items()}
-            if counts is not None
-            else None
-        )
+        after = counts(layout) if counts is not None else {}
+        added = {key: value - before.get(key, 0) for key, value in after.items()}
         _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb, added)
 
     return edge
@@ -119,7 +116,7 @@ def _record(
     outcome: str,
     seconds: float,
     peak_rss_mb: float,
-    counts: Mapping[str, int] | None = None,
+    counts: Mapping[str, int],
 ) -> None:
     manifest.add_step(
         workspace, name, outcome=outcome, seconds=seconds, peak_rss_mb=peak_rss_mb, counts=counts

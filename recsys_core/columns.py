@@ -15,6 +15,8 @@ SESSION_START = "session_start"
 
 FIRST_TIMESTAMP = "first_timestamp"
 REASON = "reason"
+FINITE_VALUE = "finite value"
+REPEATS = "equal rows before"
 
 MODEL = "model"
 POSITION = "position"

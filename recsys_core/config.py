@@ -89,6 +89,9 @@ class Params(BaseModel):
         raise ConfigError(f"params.yaml has no section {name!r}; it has {section_names()}")
 
 
+NOT_YAML = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What PyYAML raises: also whatever a date like 2023-99-99 or a tag like `!!bool x` makes of it."""
+
 SHARED_SECTIONS = ("seed", "first_metric", "split")
 
 
@@ -115,15 +118,19 @@ def check_params(value: Any, *, where: str) -> Params:
 
 def read_yaml(path: Path) -> Any:
     """The value of a YAML file."""
-    if not path.exists():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file; run inside a twotempo project or name the workspace"
-        )
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); write it as UTF-8 text") from error
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.safe_load(text)
+    except (*NOT_YAML, RecursionError) as error:
         summary = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not YAML ({summary})") from error
+        raise ConfigError(f"{path}: not YAML ({summary}); correct it there") from error
 
 
 def describe_errors(error: ValidationError, *, where: str) -> str:
@@ -131,6 +138,8 @@ def describe_errors(error: ValidationError, *, where: str) -> str:
     parts = []
     for problem in error.errors(include_url=False):
         place = ".".join(str(part) for part in problem["loc"]) or "the file"
-        found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.80})"
+        # of the whole file there is nothing to show
+        known = problem["type"] == "missing" or not problem["loc"]
+        found = "" if known else f" (found {problem['input']!r:.80})"
         parts.append(f"{place}: {problem['msg']}{found}")
     return f"{where}: " + "; ".join(parts)

@@ -1,9 +1,24 @@
 """The errors that twotempo raises: each says what was found, what was allowed, what to do."""
 
 
+LONGEST_LINE = 600
+
+
 class TwotempoError(Exception):
     """Anything that a person can mend; the command line prints it as one line, without a
-    traceback."""
+    traceback.
+
+    Names and values of a log may hold anything: what cannot be printed is escaped, and a line
+    that is too long for its reader loses its middle.
+    """
+
+    def __str__(self) -> str:
+        line = "".join(map(_printable, super().__str__()))
+        if len(line) <= LONGEST_LINE:
+            return line
+        # the remedy stands at the end
+        half = LONGEST_LINE // 2 - 1
+        return f"{line[:half]} … {line[-half + 1 :]}"
 
 
 class ConfigError(TwotempoError):
@@ -39,3 +54,9 @@ class StepError(TwotempoError):
     def __init__(self, message: str, *, may_pass: bool = False) -> None:
         super().__init__(message)
         self.may_pass = may_pass
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")

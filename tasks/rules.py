@@ -10,7 +10,9 @@ import numpy as np
 
 from recsys_core.columns import (
     EVENT_TYPE,
+    FINITE_VALUE,
     ITEM_ID,
+    REPEATS,
     SESSION_ID,
     TIMESTAMP,
     USER_ID,
@@ -19,12 +21,6 @@ from recsys_core.columns import (
 from recsys_core.data.card_parts import GivenSessions
 from recsys_core.data.cards import DatasetCard
 from tasks.door import Rule, between, matches, matches_not, not_null
-
-REPEATS = "repeats"
-"""How many equal rows come before a row: the column that a rule on repeated rows looks at."""
-
-FINITE_VALUE = "finite value"
-"""The values that are numbers; `value` has infinity where something else stood."""
 
 UNIT_FITS = "unit_fits"
 """1 where the timestamps look like times in the card's unit, 0 where they do in another."""

@@ -9,8 +9,10 @@ COUNTS = ("rows_in", "rows", "redelivered", "redelivered_changed", "late")
 
 
 def snapshot_counts(layout: Layout) -> dict[str, int]:
-    """The sums over all parts, and how many parts there are; zeros where there is no snapshot."""
+    """The sums over all parts, and how many parts there are; nothing where there is no snapshot."""
     folder = layout.root / read_params(layout.params).ingest.path
-    parts = read_manifest(folder).parts if (folder / MANIFEST).is_file() else []
+    if not (folder / MANIFEST).is_file():
+        return {}
+    parts = read_manifest(folder).parts
     sums = {name: sum(getattr(part, name) for part in parts) for name in COUNTS}
     return {"parts": len(parts), **sums}

@@ -19,7 +19,16 @@ from pydantic import (
 )
 
 from recsys_core.artifacts import read_json, write_json
-from recsys_core.columns import EVENT_TYPE, ITEM_ID, REASON, SESSION_ID, USER_ID, VALUE
+from recsys_core.columns import (
+    EVENT_TYPE,
+    FINITE_VALUE,
+    ITEM_ID,
+    REASON,
+    REPEATS,
+    SESSION_ID,
+    USER_ID,
+    VALUE,
+)
 from recsys_core.config import describe_errors, read_yaml
 from recsys_core.data.card_parts import (
     FEATURE_TYPES,
@@ -134,11 +143,15 @@ class DatasetCard(CardPart):
             raise ValueError(
                 f"cut_off is a date, but time is {self.time.kind}; set cut_off to null"
             )
-        reserved = {*INTERACTIONS.names, REASON} & set(self.context)
+        # DuckDB does not tell `value` from `VALUE`
+        taken = {*INTERACTIONS.names, REASON, FINITE_VALUE, REPEATS}
+        reserved = {name for name in self.context if name.lower() in taken}
         if reserved:
             raise ValueError(
                 f"context cannot have columns named {sorted(reserved)}; those names are taken"
             )
+        if len({name.lower() for name in self.context}) < len(self.context):
+            raise ValueError("two names of context differ in upper and lower case alone")
         if isinstance(self.source, FilesSource | PostgresSource):
             self._features_fit("item_features", self.item_features, "items", self.source.items)
             self._features_fit("user_features", self.user_features, "users", self.source.users)

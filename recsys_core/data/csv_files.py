@@ -28,8 +28,8 @@ LONGEST_LINE = 2_000_000
 def csv_header(path: Path) -> list[str]:
     """The names of a CSV file's columns; one without a name is called `column<number>`, from 0.
 
-    Raises `DataError` where there is no line of names, or a name stands there twice (DuckDB does
-    not tell `item` from `ITEM`).
+    Raises `DataError` where there is no line of names, it goes on in the next line, or a name stands
+    there twice (DuckDB does not tell `item` from `ITEM`).
     """
     with _explained(path), _opened(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -38,6 +38,9 @@ def csv_header(path: Path) -> list[str]:
         raise DataError(f"{path}: it is empty; check the export that writes it")
     if not names:
         raise DataError(f"{path}: line 1 is blank; it must name the columns")
+    if any(end in name for name in names for end in ("\n", "\r")):
+        # DuckDB takes it for the way that all lines end, and may find no row at all
+        raise DataError(f"{path}: line 1: a column's name has a line break; write it in one line")
     if len(names) == 1:
         for separator, called in OTHER_SEPARATORS.items():
             if separator in names[0]:

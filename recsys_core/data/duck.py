@@ -38,6 +38,8 @@ def open_duckdb(
         connection = duckdb.connect(str(Path(work) / "work.duckdb"), config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
+            # it moves a TRY_CAST into the reader of CSV files, which then fails where it cannot cast
+            connection.execute("SET disabled_optimizers = 'type_pushdown'")
             yield connection
         except duckdb.OutOfMemoryException as error:
             raise DataError(

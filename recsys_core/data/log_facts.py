@@ -56,8 +56,8 @@ def find_repeats(connection: duckdb.DuckDBPyConnection, path: Path, *, columns: 
     names = ", ".join(map(identifier, columns))
     # one number per row first: only rows that share theirs with another are compared in full
     connection.execute(
-        f"CREATE TABLE shared AS SELECT hash({names}) AS number FROM {table} "
-        "GROUP BY number HAVING count(*) > 1"
+        f"CREATE TABLE shared (number) AS SELECT hash({names}) FROM {table} "
+        "GROUP BY 1 HAVING count(*) > 1"  # a column of the log may be called `number`
     )
     connection.execute(
         f"CREATE TABLE repeats AS SELECT {SOURCE_ROW}, repeats FROM ("

@@ -17,7 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_core.artifacts import atomic_path, read_json, write_json
-from recsys_core.columns import ITEM_ID, REASON, SOURCE_ROW, TIMESTAMP, USER_ID, VALUE
+from recsys_core.columns import (
+    FINITE_VALUE,
+    ITEM_ID,
+    REASON,
+    REPEATS,
+    SOURCE_ROW,
+    TIMESTAMP,
+    USER_ID,
+    VALUE,
+)
 from recsys_core.data.cards import DatasetCard, read_resolved_card
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.log_facts import (
@@ -35,7 +44,7 @@ from recsys_core.sections import Validate
 from recsys_core.tables import INTERACTIONS, VALID_INTERACTIONS, read_batches, table_writer
 from tasks.door import Door, Rule, judge, open_door
 from tasks.findings import EXAMPLES, Example, Findings, LogFinding, RowFinding
-from tasks.rules import FINITE_VALUE, REPEATS, UNIT_FITS, log_rules, row_rules
+from tasks.rules import UNIT_FITS, log_rules, row_rules
 from tasks.step import main
 from tasks.validation_page import validation_page
 
@@ -170,7 +179,11 @@ def judge_log(
 
 
 def judged_columns(rows: pa.Table, repeats: npt.NDArray[np.int64] | None) -> pa.Table:
-    """The columns that rules may look at."""
+    """The columns that rules may look at.
+
+    `FINITE_VALUE` has the values that are numbers, `VALUE` infinity where something else stood;
+    `REPEATS` is how many equal rows come before a row.
+    """
     value = rows[VALUE]
     unread = pc.is_nan(value)
     finite = pc.if_else(pc.is_finite(value), value, pa.scalar(None, pa.float32()))

@@ -18,7 +18,9 @@ def workspace(tmp_path: Path) -> Path:
 def test_a_run_is_recorded_step_by_step(workspace: Path) -> None:
     manifest.begin(workspace, flow="retrain", checkout=workspace)
     assert manifest.read(workspace)["state"] == "running"
-    manifest.add_step(workspace, "ingest", outcome="ran", seconds=1.234, peak_rss_mb=99.96)
+    manifest.add_step(
+        workspace, "ingest", outcome="ran", seconds=1.234, peak_rss_mb=99.96, counts={}
+    )
     manifest.add_step(
         workspace, "gate", outcome="ran", seconds=1.0, peak_rss_mb=10.0, counts={"rows": 3}
     )

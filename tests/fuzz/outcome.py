@@ -8,6 +8,7 @@ import io
 import json
 import signal
 import traceback
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Outcome:
 
     stage: str
     error: str
+    line: str
 
     def __str__(self) -> str:
         return "whole" if self.stage == "whole" else f"{self.stage} {self.error}"
@@ -66,12 +68,12 @@ def outcome(root: Path, *, rows: int | None) -> Outcome:
             ) from error
         if stage == "validate" and layout.report("validate").exists():
             _check(layout, stage, rows)
-        return Outcome(stage, type(error).__name__)
+        return Outcome(stage, type(error).__name__, line)
     except Failure:
         raise
     except Exception as error:
         raise Failure(f"{stage}: {traceback.format_exc()}") from error
-    return Outcome("whole", "")
+    return Outcome("whole", "", "")
 
 
 def csv_rows(path: Path) -> int | None:
@@ -83,7 +85,7 @@ def csv_rows(path: Path) -> int | None:
         text = data.decode("utf-8-sig")
         csv.field_size_limit(10_000_000)
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except (csv.Error, UnicodeDecodeError, OSError, EOFError, ValueError):
+    except (csv.Error, OSError, EOFError, ValueError, zlib.error):
         return None
     alike = bool(lines) and all(len(line) == len(lines[0]) for line in lines)
     return len(lines) - 1 if alike else None

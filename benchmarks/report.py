@@ -1,0 +1,141 @@
+"""`python -m benchmarks.report`: writes docs/performance.md from benchmarks/results, and from
+nothing else: a number on that page was measured by the command beside it."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS, ROOT
+from benchmarks.step_table import HEADERS, NOT_KNOWN, table_rows
+from recsys_core.artifacts import atomic_path, read_json
+
+PAGE = ROOT / "docs" / "performance.md"
+
+HEAD = """\
+# Performance
+
+Written by `python -m benchmarks.report` from `benchmarks/results/*.json`. To measure again on a machine that does nothing
+else, some hours for the largest log:
+
+```
+make bench                                    # all sizes, then this page
+make bench SIZES="100000 1000000" REPEATS=1   # minutes
+```
+
+Seconds are those of one machine; how cost grows from size to size, and ratios, say more. Memory is the largest resident set of
+the step's own process, files that it maps included.
+"""
+
+PIPELINE = """
+## Every step, by size of the log
+
+`python -m benchmarks.pipeline`. Each step is a fresh process in a workspace, as in life, without DVC and Prefect around it, on
+logs of the simulator that were written to Parquet before. All sizes have the same catalogue and the same sixty days; a larger
+log has more users.
+
+- **seconds** are from start to exit, the median of the runs, and what is per second follows from them. Of the smallest log most
+  is starting Python, importing, and validating a model, which costs the same at any size.
+- **inside** is what trainings and scoring log: events a second of the epochs, users a second of the shards, alone. A training
+  fits twice, once to choose on validation and once up to the test period, one epoch each.
+- **cost / size before** is seconds per event (target, user) over those at the size above it: below 1, it grows more slowly than
+  the log.
+"""
+
+SESSIONIZE = """
+## sessionize beside the bare query
+
+`python -m benchmarks.sessionize`. The stage numbers users and items, orders, checks and cuts the log; *in parts* it also asks
+when each row of 30 deliveries arrived. *bare* is one DuckDB query for the same sessions and nothing else, with the same threads
+and memory. They run in turn; time / bare is the median over rounds.
+"""
+
+NOT_MEASURED = "\nNot measured yet.\n"
+
+
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page for what was measured, by the name of the benchmark; what is missing says so."""
+    return "".join(
+        [HEAD, PIPELINE, _pipeline(results.get("pipeline"))]
+        + [SESSIONIZE, _sessionize(results.get("sessionize"))]
+    )
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results that lie in a folder, by the name of the benchmark."""
+    return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _pipeline(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return NOT_MEASURED
+    sizes = found["rows"]
+    threads = found.get("omp_num_threads")
+    facts = [
+        _circumstances(found),
+        f"- Params: the defaults, but {_code(found['overrides'])}.",
+        f"- {found['repeats']} runs of each step after one to warm up; one run, the first, where it "
+        f"took longer than {found['long_seconds']:.0f} seconds."
+        + ("" if threads is None else f" PyTorch had `OMP_NUM_THREADS={threads}`."),
+        *(
+            f"- {size['events']:,} events: {size['users']:,} users, {size['items']:,} items; "
+            f"simulated in {size['simulation']['seconds']:,.0f} seconds."
+            for size in sorted(sizes, key=lambda size: int(size["size"]))
+        ),
+    ]
+    return "\n" + "\n".join(facts) + "\n\n" + _markdown(HEADERS, table_rows(sizes))
+
+
+def _sessionize(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return NOT_MEASURED
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{row['events']:,}",
+            f"{row['events_per_second'][name]:,}",
+            _number(row.get("cpu_seconds", {}).get(name), "{:,.1f}"),
+            f"{row['peak_mb'][name]:,}",
+            _number(row["ratio_to_bare"].get(name), "{:.2f}"),
+            str(len(row["runs"][name])),
+        ]
+        for row in sorted(found["rows"], key=lambda row: int(row["events"]))
+        for name in ("stage", "in_parts", "bare")
+    ]
+    headers = ["", "events", "events/s", "CPU s", "peak MB", "time / bare", "runs"]
+    return f"\n{_circumstances(found)}\n\n{_markdown(headers, rows)}"
+
+
+def _circumstances(found: Mapping[str, Any]) -> str:
+    machine, versions = found["machine"], found["versions"]
+    changed = ", with changes that were not committed" if found["changed_since"] else ""
+    packages = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
+    return (
+        f"- {machine['cpus']} CPUs of {machine['cpu']}, {machine['memory_gib']} GiB, "
+        f"{machine['system']}; commit {found['commit'][:10]}{changed}; {packages}."
+    )
+
+
+def _code(texts: Sequence[str]) -> str:
+    return ", ".join(f"`{text}`" for text in texts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOT_KNOWN if value is None else form.format(value)
+
+
+def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---", *["---:"] * (len(headers) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Write docs/performance.md.").parse_args()
+    text = page(read_results(RESULTS))
+    with atomic_path(PAGE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(PAGE.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,39 +15,41 @@ PAGE = ROOT / "docs" / "performance.md"
 HEAD = """\
 # Performance
 
-Written by `python -m benchmarks.report` from `benchmarks/results/*.json`. To measure again on a machine that does nothing
-else, some hours for the largest log:
+Written by `python -m benchmarks.report` from `benchmarks/results/*.json`. To measure again, on a
+machine that does nothing else (the largest log takes an hour or more):
 
 ```
 make bench                                    # all sizes, then this page
 make bench SIZES="100000 1000000" REPEATS=1   # minutes
 ```
 
-Seconds are those of one machine; how cost grows from size to size, and ratios, say more. Memory is the largest resident set of
-the step's own process, files that it maps included.
+Seconds are those of one machine; ratios, and how cost grows from size to size, say more. Memory is
+the largest resident set of the step's own process, files that it maps included.
 """
 
 PIPELINE = """
 ## Every step, by size of the log
 
-`python -m benchmarks.pipeline`. Each step is a fresh process in a workspace, as in life, without DVC and Prefect around it, on
-logs of the simulator that were written to Parquet before. All sizes have the same catalogue and the same sixty days; a larger
-log has more users.
+`python -m benchmarks.pipeline`. Each step is a fresh process in a workspace, as in life, without
+DVC and Prefect around it, on logs of the simulator that were written to Parquet before. All sizes
+have the same catalogue and the same sixty days; a larger log has more users.
 
-- **seconds** are from start to exit, the median of the runs, and what is per second follows from them. Of the smallest log most
-  is starting Python, importing, and validating a model, which costs the same at any size.
-- **inside** is what trainings and scoring log: events a second of the epochs, users a second of the shards, alone. A training
-  fits twice, once to choose on validation and once up to the test period, one epoch each.
-- **cost / size before** is seconds per event (target, user) over those at the size above it: below 1, it grows more slowly than
-  the log.
+- **seconds** are from start to exit, the median of the runs; what is per second follows from them.
+  Of the smallest log most is what costs the same at any size: starting Python, importing,
+  validating a model on at most 20,000 targets.
+- **inside** is the speed that trainings and scoring log: of the epochs, of the shards, alone. A
+  training fits twice, one epoch each: to choose on validation, then up to the test period.
+- **cost / size before** is seconds per event (target, user) over those of the size above it; below
+  1, it grows more slowly than the log.
 """
 
 SESSIONIZE = """
 ## sessionize beside the bare query
 
-`python -m benchmarks.sessionize`. The stage numbers users and items, orders, checks and cuts the log; *in parts* it also asks
-when each row of 30 deliveries arrived. *bare* is one DuckDB query for the same sessions and nothing else, with the same threads
-and memory. They run in turn; time / bare is the median over rounds.
+`python -m benchmarks.sessionize`. The stage numbers users and items, orders, checks and cuts the
+log; *in parts* it also asks when each row of 30 deliveries arrived. *bare* is one DuckDB query for
+the same sessions and nothing else, with the same threads and memory. They run in turn; time / bare
+is the median over rounds.
 """
 
 NOT_MEASURED = "\nNot measured yet.\n"
@@ -55,10 +57,8 @@ NOT_MEASURED = "\nNot measured yet.\n"
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page for what was measured, by the name of the benchmark; what is missing says so."""
-    return "".join(
-        [HEAD, PIPELINE, _pipeline(results.get("pipeline"))]
-        + [SESSIONIZE, _sessionize(results.get("sessionize"))]
-    )
+    steps, sessionize = _pipeline(results.get("pipeline")), _sessionize(results.get("sessionize"))
+    return HEAD + PIPELINE + steps + SESSIONIZE + sessionize
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -71,12 +71,13 @@ def _pipeline(found: Mapping[str, Any] | None) -> str:
         return NOT_MEASURED
     sizes = found["rows"]
     threads = found.get("omp_num_threads")
+    long = f"{found['long_seconds']:.0f} seconds"
+    runs = f"- {found['repeats']} runs of each step after one to warm up; of one that took longer"
     facts = [
         _circumstances(found),
         f"- Params: the defaults, but {_code(found['overrides'])}.",
-        f"- {found['repeats']} runs of each step after one to warm up; one run, the first, where it "
-        f"took longer than {found['long_seconds']:.0f} seconds."
-        + ("" if threads is None else f" PyTorch had `OMP_NUM_THREADS={threads}`."),
+        f"{runs} than {long} only the first.",
+        *([] if threads is None else [f"- PyTorch had `OMP_NUM_THREADS={threads}`."]),
         *(
             f"- {size['events']:,} events: {size['users']:,} users, {size['items']:,} items; "
             f"simulated in {size['simulation']['seconds']:,.0f} seconds."

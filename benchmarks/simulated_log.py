@@ -37,7 +37,7 @@ def simulated_log(events: int, *, cache: Path = CACHE) -> Path:
 
 
 def simulation_of(folder: Path) -> dict[str, Any]:
-    """What a log was simulated from, how long that took and its peak memory; {} where it was not."""
+    """What a log was simulated from, and what that took; {} where there is none."""
     path = folder / FACTS
     facts: dict[str, Any] = read_json(path) if path.exists() else {}
     return facts

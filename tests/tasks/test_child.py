@@ -209,6 +209,8 @@ def test_this_interpreter_comes_first_on_path() -> None:
 
 
 def test_nothing_reports_its_use_and_no_outer_stage_is_inherited() -> None:
+    assert child_environment({})["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert child_environment({"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
     environment = child_environment({"DVC_ROOT": "/elsewhere", "PYTHONSAFEPATH": "1"})
     assert environment["DVC_NO_ANALYTICS"] == "1"
     assert environment["DO_NOT_TRACK"] == "1"

@@ -131,7 +131,14 @@ def _cell(row: Row | None, *, interval: bool = False) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    # as wide as its title, which would be broken otherwise
+    return Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        min_width=min(len(title), WIDTH),
+    )
 
 
 def _console() -> Console:

@@ -25,7 +25,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class PastEvent:
-    """One event of a user's history; `title` is the item's id where the log has no titles.
+    """One event of a user's history; `title` is the item's id where the log has no texts of items.
 
     `time` is as `time_text` writes it.
     """
@@ -37,7 +37,7 @@ class PastEvent:
 
 @dataclass(frozen=True)
 class Recommended:
-    """One row of the published table; `title` is the item's id where the log has no titles."""
+    """One row of the published table; `title` is the item's id where the log has no texts."""
 
     rank: int
     title: str
@@ -178,13 +178,22 @@ def _time_kind(layout: Layout) -> TimeKind:
 def _titles(layout: Layout, item_ids: list[str]) -> dict[str, str]:
     """The title of each item, or its id where there is none."""
     titles = {item_id: item_id for item_id in item_ids}
-    path = layout.item_features
-    if path.exists() and TITLE in pq.read_schema(path).names:
-        table = pq.read_table(path, columns=[ITEM_ID, TITLE])
+    column = _title_column(layout)
+    if column is not None:
+        table = pq.read_table(layout.item_features, columns=[ITEM_ID, column])
         known = table.filter(pc.is_in(table.column(ITEM_ID), pa.array(sorted(titles), pa.string())))
         for row in known.to_pylist():
-            titles[row[ITEM_ID]] = row[TITLE] or row[ITEM_ID]
+            titles[row[ITEM_ID]] = row[column] or row[ITEM_ID]
     return titles
+
+
+def _title_column(layout: Layout) -> str | None:
+    """The feature that names an item: `title`, or else the first text by name."""
+    if not layout.item_features.exists():
+        return None
+    features = read_json(layout.resolved_card)["item_features"]
+    texts = [name for name in sorted(features) if features[name]["kind"] == "text"]
+    return TITLE if TITLE in texts else next(iter(texts), None)
 
 
 def _query(layout: Layout, sql: str, *values: str) -> list[tuple[Any, ...]]:

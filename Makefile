@@ -9,7 +9,7 @@ SIZES ?= 100000 1000000 10000000
 REPEATS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench format deps lock clean
+.PHONY: help setup run test fuzz lint bench format deps lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ run: $(STAMP) ## run the whole pipeline on the embedded data set in runs/default
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+fuzz: $(STAMP) ## run FUZZ_CASES odd logs and cards, 1000 unless said, from number FUZZ_SEED on
+	$(BIN)/python -m pytest -m fuzz tests/fuzz
 
 lint: $(STAMP) ## check style, imports, formatting and types
 	$(BIN)/ruff check

@@ -53,7 +53,8 @@ OVERRIDES = (
     "refit.kind=none",  # it would train both stages again
     "gate.margin=1.0",  # after one epoch too, the networks score, and not popularity instead
 )
-PACKAGES = ("duckdb", "great-expectations", "numpy", "onnxruntime-gpu", "pyarrow", "torch")
+RUNTIME = "onnxruntime" if sys.platform == "darwin" else "onnxruntime-gpu"
+PACKAGES = ("duckdb", "great-expectations", "numpy", RUNTIME, "pyarrow", "torch")
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ def measure_size(
     """One row of the results: a size, with what was measured of each step."""
     log = simulated_log(events, cache=cache)
     layout = prepare(cache / f"pipeline-{events}", log)
-    measured = {}
+    measured = []
     try:
         for step in steps:
             runs, output = measure_step(step, layout, repeats=repeats)
             print(f"{events:,} {step.name} {runs[-1].seconds:.1f} s", file=sys.stderr, flush=True)
             if step.unit is not None:
-                measured[step.name] = summary(step, runs, output, layout=layout)
+                measured.append(summary(step, runs, output, layout=layout))
         facts = read_json(layout.report("ingest"))
     finally:
         shutil.rmtree(layout.root)
@@ -148,6 +149,7 @@ def summary(step: Step, runs: Sequence[Measured], output: str, *, layout: Layout
     """What the results say of a step."""
     count = counted(step, output, layout=layout)
     return {
+        "step": step.name,
         "unit": step.unit,
         "count": count,
         "seconds": round(median_seconds(runs), 3),

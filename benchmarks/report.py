@@ -39,8 +39,8 @@ have the same catalogue and the same sixty days; a larger log has more users.
   validating a model on at most 20,000 targets.
 - **inside** is the speed that trainings and scoring log: of the epochs, of the shards, alone. A
   training fits twice, one epoch each: to choose on validation, then up to the test period.
-- **cost / size before** is seconds per event (target, user) over those of the size above it; below
-  1, it grows more slowly than the log.
+- **cost / size before** is seconds per event (target, user) over those of the next smaller log:
+  below 1, a step's time grows more slowly than the log.
 """
 
 SESSIONIZE = """
@@ -72,7 +72,7 @@ def _pipeline(found: Mapping[str, Any] | None) -> str:
     sizes = found["rows"]
     threads = found.get("omp_num_threads")
     long = f"{found['long_seconds']:.0f} seconds"
-    runs = f"- {found['repeats']} runs of each step after one to warm up; of one that took longer"
+    runs = f"- Runs of each step, after one to warm up: {found['repeats']}; of one that took longer"
     facts = [
         _circumstances(found),
         f"- Params: the defaults, but {_code(found['overrides'])}.",

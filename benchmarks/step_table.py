@@ -24,15 +24,15 @@ def table_rows(sizes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     smaller size where the step was measured: 1 is a cost that grows as the log does.
     """
     ordered = sorted(sizes, key=lambda size: int(size["size"]))
-    names = list(dict.fromkeys(name for size in ordered for name in size["steps"]))
+    names = dict.fromkeys(step["step"] for size in ordered for step in size["steps"])
     lines = []
     for name in names:
         before: Mapping[str, Any] | None = None
         for size in ordered:
-            step = size["steps"].get(name)
-            if step is not None:
-                lines.append(_line(name, size, step, before))
-                before = step
+            for step in size["steps"]:
+                if step["step"] == name:
+                    lines.append(_line(size, step, before))
+                    before = step
     return lines
 
 
@@ -44,12 +44,12 @@ def cost_ratio(step: Mapping[str, Any], before: Mapping[str, Any]) -> float | No
 
 
 def _line(
-    name: str, size: Mapping[str, Any], step: Mapping[str, Any], before: Mapping[str, Any] | None
+    size: Mapping[str, Any], step: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> list[str]:
     inside = step["inside_per_second"]
     ratio = None if before is None else cost_ratio(step, before)
     return [
-        name,
+        step["step"],
         f"{size['events']:,}",
         f"{step['seconds']:,.1f}",
         f"{step['per_second']:,} {step['unit']}",

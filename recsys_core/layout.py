@@ -105,6 +105,11 @@ class Layout:
         return self.stage("sessionize") / "time.json"
 
     @property
+    def event_types(self) -> Path:
+        """Names of the kept event types, in the order of the events' column, and their weights."""
+        return self.stage("sessionize") / "event_types.json"
+
+    @property
     def ranks(self) -> Path:
         return self.stage("evaluate") / "ranks.parquet"
 

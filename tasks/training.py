@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from recsys_core.artifacts import read_json, sha256
@@ -40,6 +42,7 @@ class TrainingData:
     events: Events
     split: Split
     items: Vocabulary
+    type_weights: npt.NDArray[np.float32]  # of each event type
     device: torch.device
     checkpoints: Path
     fingerprint: str
@@ -67,6 +70,7 @@ class TrainingData:
             events=read_events(layout.events),
             split=Split(**read_json(layout.split)),
             items=Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY)),
+            type_weights=np.array(read_json(layout.event_types)["weights"], dtype=np.float32),
             device=device,
             checkpoints=layout.checkpoints / stage,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
@@ -80,7 +84,7 @@ class TrainingData:
         n_items = self.items.known_before(until)
         late = (self.events.timestamp < until) & (self.events.item_idx > n_items)
         events = known_events(self.events, n_items) if late.any() else self.events
-        return LogUntil(events, until, n_items)
+        return LogUntil(events, until, n_items, self.type_weights)
 
     def validation(self, *, metric_name: str, seed: int) -> Validation:
         """Targets of the validation period for a model of what was known before it."""

@@ -52,6 +52,8 @@ from recsys_core.data.card_parts import (
 from recsys_core.errors import ConfigError
 from recsys_core.tables import INTERACTIONS
 
+Weight = Annotated[FiniteFloat, Field(gt=0)]
+
 TEXT_ROLES = (USER_ID, ITEM_ID, EVENT_TYPE, SESSION_ID)
 """Roles that a rule may look at, beside `value` and the context columns."""
 
@@ -66,10 +68,11 @@ class DatasetCard(CardPart):
     columns: Columns
     time: Time
     event_types: (
-        Annotated[dict[str, FiniteFloat], Field(min_length=1, max_length=MAX_EVENT_TYPES)] | None
+        Annotated[dict[str, Weight], Field(min_length=1, max_length=MAX_EVENT_TYPES)] | None
     )
     sessions: Annotated[GapSessions | GivenSessions | NoSessions, Field(discriminator="kind")]
     context: dict[str, ContextKind] = Field(default_factory=dict)
+    scenario: str | None = None
     item_features: Features = Field(default_factory=dict)
     user_features: Features = Field(default_factory=dict)
     cut_off: AwareDatetime | None
@@ -106,6 +109,14 @@ class DatasetCard(CardPart):
         if self.time.kind == "rank" and self.expected.last_day_share is not None:
             raise ValueError(
                 "expected.last_day_share needs days, but time is a rank; set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scenario_fits(self) -> Self:
+        if self.scenario is not None and self.context.get(self.scenario) != "categorical":
+            raise ValueError(
+                f"scenario is {self.scenario!r}, it must be a categorical column of `context`"
             )
         return self
 
@@ -175,6 +186,12 @@ class DatasetCard(CardPart):
     def kept_types(self) -> tuple[str, ...]:
         """The kept event types by name; an event stores its type's position here."""
         return (ONE_TYPE,) if self.event_types is None else tuple(sorted(self.event_types))
+
+    @property
+    def type_weights(self) -> tuple[float, ...]:
+        """How much an event of each kept type weighs in the loss, in the order of `kept_types`."""
+        weights = self.event_types
+        return tuple(1.0 if weights is None else weights[name] for name in self.kept_types)
 
     @property
     def context_fields(self) -> list[pa.Field]:

@@ -24,6 +24,8 @@ class LogUntil:
     until: int
     n_items: int
     """Items that appeared before `until`: exactly those have idx <= n_items."""
+    type_weights: Float32 | None = None
+    """Weight of each event type in the loss; None: all alike."""
 
     @property
     def counts(self) -> Int64:
@@ -38,15 +40,18 @@ class LogUntil:
     def weights(self, half_life_days: float | None) -> Float32:
         """Weight of every event in the loss, mean 1 over the events before `until`. (N,)
 
-        An event `half_life_days` older than another weighs half as much: what people want now
-        is closer to what they wanted yesterday than a month ago. None falls below `OLDEST_WEIGHT`
-        of a new one, so that an item that is no longer asked for keeps a trained vector.
+        It is that of the event's type, times what its age leaves: an event `half_life_days` older
+        than another weighs half as much, since what people want now is closer to what they wanted
+        yesterday than a month ago. Age alone leaves no less than `OLDEST_WEIGHT`, so that an item
+        that is no longer asked for keeps a trained vector.
         """
-        if half_life_days is None:
-            return np.ones(len(self.events), dtype=np.float32)
-        age = (self.until - self.events.timestamp) / MICROSECONDS_PER_DAY
-        # events after `until` are never trained on; without the clip their weight could overflow
-        weight = np.maximum(np.exp2(-np.maximum(age, 0.0) / half_life_days), OLDEST_WEIGHT)
+        weight = np.ones(len(self.events))
+        if half_life_days is not None:
+            age = (self.until - self.events.timestamp) / MICROSECONDS_PER_DAY
+            # events after `until` are never trained on; unclipped their weight could overflow
+            weight = np.maximum(np.exp2(-np.maximum(age, 0.0) / half_life_days), OLDEST_WEIGHT)
+        if self.type_weights is not None:
+            weight *= self.type_weights[self.events.event_type]
         return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
 
     def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Places valid interactions in sessions: vocabularies, event columns, the times of the split."""
 
 import logging
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -23,6 +24,7 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
     card = read_resolved_card(layout.resolved_card)
     check_split(split, time_kind=card.time.kind)
     first_rows = read_json(layout.parts)["first_rows"]
+    shutil.rmtree(layout.stage("sessionize"), ignore_errors=True)  # a killed run left pieces
     with open_duckdb(
         layout.stage("sessionize").parent, memory_mb=sessionize.memory_mb, insertion_order=False
     ) as connection:
@@ -30,6 +32,7 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
         write_vocabularies(connection, items=layout.item_vocabulary, users=layout.user_vocabulary)
         sessions = write_event_columns(connection, layout.events, card=card, events=counts.events)
     write_json(layout.time_kind, {"kind": card.time.kind})
+    write_json(layout.event_types, {"names": card.kept_types, "weights": card.type_weights})
     events = read_events(layout.events)
     cuts = split_by_time(events.timestamp, split, cut_off=card.cut_off_microseconds)
     write_json(layout.split, cuts.to_json())

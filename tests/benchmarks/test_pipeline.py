@@ -15,7 +15,8 @@ EVENTS = 2_000
 def test_a_step_runs_as_in_life_on_a_log_that_is_simulated_once(tmp_path: Path) -> None:
     row = measure_size(EVENTS, repeats=2, steps=STEPS[:1], cache=tmp_path)
     assert 0.5 * EVENTS < row["events"] < 2 * EVENTS
-    ingest = row["steps"]["ingest"]
+    [ingest] = row["steps"]
+    assert ingest["step"] == "ingest"
     assert ingest["count"] == row["events"]
     assert len(ingest["runs"]) == 2
     assert ingest["per_second"] == pytest.approx(ingest["count"] / ingest["seconds"], rel=0.01)

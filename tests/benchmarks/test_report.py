@@ -24,7 +24,7 @@ def measured(count: int, seconds: float, *, unit: str = "events") -> dict[str, A
 def size(events: int, **steps: dict[str, Any]) -> dict[str, Any]:
     simulation = {"seconds": 2.0}
     facts = {"size": events, "events": events, "users": 9, "items": 5, "simulation": simulation}
-    return {**facts, "steps": steps}
+    return {**facts, "steps": [{"step": name, **step} for name, step in steps.items()]}
 
 
 CIRCUMSTANCES: dict[str, Any] = {
@@ -40,8 +40,9 @@ PIPELINE: dict[str, Any] = {
     "long_seconds": 120.0,
     "omp_num_threads": None,
     "rows": [
-        size(1_000, ingest=measured(1_000, 12.0)),
-        size(100, ingest=measured(100, 1.0), score=measured(20, 2.0, unit="users")),
+        size(1_000, sessionize=measured(1_000, 1.0), ingest=measured(1_000, 12.0)),
+        size(100, sessionize=measured(100, 1.0), ingest=measured(100, 1.0)),
+        size(10, score=measured(2, 0.2, unit="users")),
     ],
 }
 SESSIONIZE: dict[str, Any] = {
@@ -58,12 +59,14 @@ SESSIONIZE: dict[str, Any] = {
 }
 
 
-def test_cost_is_told_beside_the_next_smaller_size() -> None:
+def test_steps_stand_in_their_order_each_with_its_cost_beside_the_next_smaller_log() -> None:
     rows = table_rows(PIPELINE["rows"])
     assert [(row[0], row[1], row[COST]) for row in rows] == [
+        ("score", "10", "-"),
+        ("sessionize", "100", "-"),
+        ("sessionize", "1,000", f"{(1 / 1_000) / (1 / 100):.2f}"),
         ("ingest", "100", "-"),
         ("ingest", "1,000", f"{(12 / 1_000) / (1 / 100):.2f}"),
-        ("score", "100", "-"),
     ]
 
 
@@ -84,7 +87,7 @@ def test_nothing_to_count_has_no_cost() -> None:
 def test_the_page_has_each_number_with_its_circumstances() -> None:
     text = page({"pipeline": PIPELINE, "sessionize": SESSIONIZE})
     assert "| ingest | 1,000 | 12.0 | 83 events | - | 12.0 | 300 | 1.20 | 1 |" in text
-    assert "| score | 100 | 2.0 | 10 users |" in text
+    assert "| score | 10 | 0.2 | 10 users |" in text
     assert "| stage | 1,000 | 800 | - | 300 | 1.25 | 1 |" in text
     assert text.count("2 CPUs of Abacus, 4.0 GiB, Linux; commit 0123456789; python 3.11.") == 2
     assert "`train_rnn.max_epochs=1`" in text

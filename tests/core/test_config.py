@@ -74,6 +74,12 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("train_rnn", "item_pull", -1.0, "item_pull is -1.0, it must be at least 0"),
         ("train_rnn", "gamma", -1.0, "gamma is -1.0, it must be at least 0"),
         ("train_rnn", "window", 1, "window is 1, it must be at least 2"),
+        ("train_rnn", "gamma", float("nan"), "gamma is nan, it must be a finite number"),
+        ("split", "days", float("inf"), "days is inf, it must be a finite number"),
+        ("train_embeddings", "sampling_power", float("nan"), "sampling_power is nan"),
+        ("evaluate", "recent_hours", [float("nan")], "recent_hours and cutoffs"),
+        ("validate", "batch_rows", 10**30, "it must be at most 2147483647"),
+        ("validate", "memory_mb", 2**63, "it must be at most 2147483647"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -112,3 +118,30 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
         read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"caf\xe9: 1")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_params(tmp_path / "params.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2023-99-99",
+        "a: !!bool maybe",
+        "a: !!float x",
+        "a: !!timestamp x",
+        "a: !!int ''",
+        "a: " + "9" * 5_000,
+        "[" * 3_000,
+        "? [1]\n: 2",
+    ],
+    ids=lambda text: text[:18],
+)
+def test_what_yaml_cannot_make_a_value_of_is_one_line(text: str, tmp_path: Path) -> None:
+    """PyYAML raises whatever a broken date or tag makes of it, not its own error."""
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        read_yaml(tmp_path / "params.yaml")
+    assert str(caught.value).isprintable()

@@ -98,6 +98,7 @@ def test_nothing_but_its_own_files_is_left(placed: Layout) -> None:
     names = sorted(path.name for path in (placed.root / "artifacts").iterdir())
     assert names == ["ingest", "sessionize", "validate"]
     assert sorted(path.name for path in placed.stage("sessionize").iterdir()) == [
+        "event_types.json",
         "events",
         "items.parquet",
         "split.json",

@@ -20,6 +20,7 @@ def training_data(events: Events, first_timestamp: list[int], root: Path) -> Tra
         events=events,
         split=Split(valid_start=5, test_start=8, end=10, as_of=9),
         items=Vocabulary(ids=ids, first_timestamp=np.array(first_timestamp)),
+        type_weights=np.ones(1, dtype=np.float32),
         device=torch.device("cpu"),
         checkpoints=root,
         fingerprint="",

@@ -58,6 +58,7 @@ def make_workspace(root: Path) -> Layout:
     )
     write_json(layout.split, split.to_json())
     write_json(layout.time_kind, {"kind": "absolute"})
+    write_json(layout.event_types, {"names": ["interaction"], "weights": [1.0]})
     first = pa.array(np.full(N_ITEMS, START), pa.int64()).cast(ITEM_VOCABULARY.field(2).type)
     ids = [f"i{item}" for item in range(1, N_ITEMS + 1)]
     items = [pa.array(range(1, N_ITEMS + 1), pa.int32()), pa.array(ids, pa.string()), first]

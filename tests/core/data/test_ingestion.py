@@ -325,6 +325,14 @@ def test_rows_with_a_line_break_in_any_column_are_counted(tmp_path: Path) -> Non
     assert ingested(tmp_path / "log.csv", small_card())[1]["rows_with_line_breaks"] == 0
 
 
+def test_a_text_where_a_number_is_expected_is_counted_in_csv_too(tmp_path: Path) -> None:
+    """DuckDB's optimizer once moved the cast into its reader of CSV files, which then refused."""
+    (tmp_path / "log.csv").write_text(f"user,item,at,dwell\nu,i,{START},long\nu,j,{START},5\n")
+    table, report = ingested(tmp_path / "log.csv", small_card(context={"dwell": "numeric"}))
+    assert table["dwell"].to_pylist() == [None, 5.0]
+    assert report["unreadable"]["dwell"] == 1
+
+
 ITEMS_SOURCE = {"kind": "files", "interactions": "log.parquet", "items": "items.csv", "users": None}
 ITEM_FEATURES = {
     "title": "text",

@@ -1,5 +1,7 @@
 """The part of the log that a fit may see."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys_core.training.log_until import MICROSECONDS_PER_DAY, OLDEST_WEIGHT, LogUntil
@@ -22,6 +24,16 @@ def test_an_event_a_half_life_older_weighs_half() -> None:
     weights = LOG.weights(MINUTE / MICROSECONDS_PER_DAY)
     np.testing.assert_allclose(weights[1:4] / weights[0:3], 2.0, rtol=1e-5)
     np.testing.assert_allclose(weights[LOG.rows].mean(), 1.0, rtol=1e-5)
+
+
+def test_an_event_weighs_what_its_type_does_times_what_its_age_leaves() -> None:
+    types = np.array([0, 1, 0, 1, 0, 0], dtype=np.int8)
+    weighted = np.array([1.0, 3.0], dtype=np.float32)
+    log = replace(LOG, events=replace(EVENTS, event_type=types), type_weights=weighted)
+    np.testing.assert_allclose(log.weights(None)[:4], [0.5, 1.5, 0.5, 1.5])
+    half_life = MINUTE / MICROSECONDS_PER_DAY
+    ratio = log.weights(half_life)[:4] / LOG.weights(half_life)[:4]
+    np.testing.assert_allclose(ratio / ratio[0], [1.0, 3.0, 1.0, 3.0], rtol=1e-5)
 
 
 def test_no_event_falls_below_the_oldest_weight() -> None:

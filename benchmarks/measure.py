@@ -21,6 +21,7 @@ from typing import Any
 
 from recsys_core.artifacts import write_json
 from recsys_core.data.duck import usable_cpus
+from tasks.child import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "benchmarks" / ".cache"
@@ -60,7 +61,7 @@ def measure(command: Command) -> Measured:
 
 def measure_and_listen(command: Command) -> tuple[Measured, str]:
     """The same, with what the command wrote."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**child_environment(os.environ), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command.words,
         cwd=command.folder,

@@ -127,10 +127,25 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); write it as UTF-8 text") from error
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except (*NOT_YAML, RecursionError) as error:
         summary = " ".join(str(error).split())
         raise ConfigError(f"{path}: not YAML ({summary}); correct it there") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no key stands twice: PyYAML takes the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def describe_errors(error: ValidationError, *, where: str) -> str:

@@ -47,7 +47,8 @@ def choose_windows(
     if len(targets) == 0:
         raise DataError(
             "no event of the validation period has an earlier event of its user, so nothing can be "
-            "chosen on it; make `split` in params.yaml longer"
+            "chosen on it; make `split` in params.yaml longer, unless no user of this log ever "
+            "comes back"
         )
 
     def value(model: LastItemModel) -> float:

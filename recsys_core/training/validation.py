@@ -40,7 +40,8 @@ class Validation:
         if len(targets) == 0:
             raise DataError(
                 "no event of the validation period has an earlier event of its user, so nothing "
-                "can be chosen on it; make `split` in params.yaml longer"
+                "can be chosen on it; make `split` in params.yaml longer, unless no user of this "
+                "log ever comes back"
             )
         if len(targets) > limit:
             targets = targets.take(np.sort(rng.choice(len(targets), limit, replace=False)))

@@ -136,6 +136,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         "a: " + "9" * 5_000,
         "[" * 3_000,
         "? [1]\n: 2",
+        "seed: 7\nsplit: {kind: days, days: 1, kind: quantile}",
     ],
     ids=lambda text: text[:18],
 )

@@ -3,11 +3,12 @@
 **stage** is `python -m tasks.stages.sessionize` in a workspace with a made log (`made_log.py`): it
 numbers users and items, orders and checks the event columns, cuts the log by time and reports.
 **in parts** is the same where the log came in 30 deliveries, so that each row's arrival is asked.
-**bare** is what one would write without the stage: one DuckDB query over the same Parquet file,
-with the same threads and memory and no order of rows to keep, that finds sessions with window
-functions over `user_id` ordered by (timestamp, source_row) and writes user_id, item_id, timestamp
-and the session's number to Parquet. It has no vocabulary, no order, no check and no report. Each is
-a process of its own, timed from its start to its exit.
+**bare** is what one would write without the stage (`bare_query.py`): one DuckDB query over the same
+Parquet file, with the same threads and memory and no order of rows to keep. It finds sessions with
+window functions over `user_id` ordered by (timestamp, source_row) and writes user_id, item_id,
+timestamp and the session's number to Parquet. It has no vocabulary, no order, no check and no
+report. Each is a process of its own, timed from its start to its exit, imports included: of the
+smallest log that is a good part.
 """
 
 import argparse
@@ -15,8 +16,6 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
-
-import duckdb
 
 from benchmarks.made_log import TYPES, write_log
 from benchmarks.measure import (
@@ -36,8 +35,8 @@ from benchmarks.measure import (
 )
 from recsys_core.artifacts import write_json
 from recsys_core.config import read_params
-from recsys_core.data.cards import check_card, write_resolved_card
-from recsys_core.data.duck import file_literal, literal, usable_cpus
+from recsys_core.data.cards import parse_card, write_resolved_card
+from recsys_core.data.duck import usable_cpus
 from recsys_core.layout import Layout
 
 GAP_SECONDS = 1_800
@@ -55,31 +54,6 @@ CARD: dict[str, Any] = {
 }
 
 
-def bare_query(interactions: str, folder: str, memory_mb: int, threads: int) -> None:
-    """Write `sessions.parquet` of the log into `folder`."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory_mb}MB",
-        "threads": threads,
-        "temp_directory": f"{folder}/spill",
-        "preserve_insertion_order": False,
-    }
-    with duckdb.connect(config=config) as connection:
-        connection.execute(
-            f"""
-            COPY (
-                SELECT user_id, item_id, timestamp,
-                       sum(starts) OVER (PARTITION BY user_id ORDER BY timestamp, source_row
-                                         ROWS UNBOUNDED PRECEDING) AS session
-                FROM (SELECT *, CAST(coalesce(
-                          timestamp - lag(timestamp) OVER (PARTITION BY user_id
-                                                           ORDER BY timestamp, source_row)
-                              >= INTERVAL {GAP_SECONDS} SECONDS, true) AS INTEGER) AS starts
-                      FROM read_parquet({file_literal(Path(interactions))}))
-            ) TO {literal(f"{folder}/sessions.parquet")} (FORMAT parquet)
-            """
-        )
-
-
 def make_log(path: str, events: int) -> None:
     """Write the log, in a process of its own so that the measuring one stays small."""
     write_log(Path(path), events)
@@ -90,7 +64,7 @@ def prepare(root: Path, log: Path, *, events: int, parts: int) -> Layout:
     layout = Layout(root)
     layout.valid_interactions.parent.mkdir(parents=True)
     layout.valid_interactions.symlink_to(log)
-    write_resolved_card(layout.resolved_card, check_card(CARD, where="the made log's card"))
+    write_resolved_card(layout.resolved_card, parse_card(CARD, where="the made log's card"))
     write_json(layout.parts, {"first_rows": [part * events // parts for part in range(parts)]})
     shutil.copy(ROOT / "params.yaml", layout.params)
     return layout
@@ -110,13 +84,9 @@ def measure_size(events: int, *, repeats: int, memory_mb: int) -> dict[str, Any]
             words = (sys.executable, "-m", "tasks.stages.sessionize")
             commands[name] = Command(words, layout.root)
         (work / "bare").mkdir()
-        commands["bare"] = call(
-            "benchmarks.sessionize:bare_query",
-            str(log),
-            str(work / "bare"),
-            memory_mb,
-            usable_cpus(),
-        )
+        told = (log, work / "bare", memory_mb, usable_cpus(), GAP_SECONDS)
+        bare = (sys.executable, "-m", "benchmarks.bare_query", *map(str, told))
+        commands["bare"] = Command(bare, ROOT)
         runs = in_turn(commands, repeats=repeats)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -138,7 +108,7 @@ def measure_size(events: int, *, repeats: int, memory_mb: int) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the stage sessionize.")
-    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     memory_mb = read_params(ROOT / "params.yaml").sessionize.memory_mb

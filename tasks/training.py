@@ -118,8 +118,11 @@ class TrainingData:
 
 def rows_trained(data: TrainingData) -> dict[str, dict[str, int]]:
     """How many events came in, how many the evaluated model learns from, and why not the rest."""
-    known = int(data.log_until(data.split.test_start).counts.sum())
-    return {"rows": {"in": len(data.events), "out": known, "test": len(data.events) - known}}
+    learned = int(data.log_until(data.split.test_start).counts.sum())
+    test = int(np.count_nonzero(data.events.timestamp >= data.split.test_start))
+    # of items that a later delivery brought: nobody could know them before the test period
+    late = len(data.events) - learned - test
+    return {"rows": {"in": len(data.events), "out": learned, "test": test, "late": late}}
 
 
 def curve_rows(fit: Fit) -> list[dict[str, float | int | None]]:

@@ -10,7 +10,7 @@ import torch
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
-from tasks.training import TrainingData
+from tasks.training import TrainingData, rows_trained
 from tests.event_rows import events_of
 
 
@@ -47,3 +47,8 @@ def test_a_log_without_late_rows_is_not_copied(
     log = data.log_until(until)
     assert log.events is data.events
     assert log.n_items == 3
+
+
+def test_each_row_is_learned_from_or_counted(tmp_path: Path) -> None:
+    rows = rows_trained(training_data(LATE, [0, 4, 9], tmp_path))["rows"]
+    assert rows == {"in": 5, "out": 3, "test": 1, "late": 1}

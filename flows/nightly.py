@@ -8,8 +8,9 @@ from prefect.logging import get_run_logger
 
 from flows import manifest
 from flows.console import show_own_lines
+from flows.locks import locked
 from flows.retrain import take_every_step
-from flows.workspace import CHECKOUT, existing, locked, ready
+from flows.workspace import CHECKOUT, existing, ready
 from recsys_core.errors import TwotempoError
 
 FLOW = "nightly"

@@ -15,7 +15,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 
 from flows import manifest
-from flows.workspace import CHECKOUT, held_lock
+from flows.locks import held_lock
+from flows.workspace import CHECKOUT
 from recsys_core.errors import StepError
 from recsys_core.layout import Layout
 from tasks.child import run_module
@@ -46,7 +47,7 @@ def stage_task(name: str) -> StepTask:
 def edge_task(name: str, *, counts: Callable[[Layout], dict[str, int]] | None = None) -> StepTask:
     """A task that runs one edge: it is idempotent, so tried again where that may help.
 
-    What it adds to its running `counts` is recorded with it.
+    What it says in its `counts` of this run is recorded with it.
     """
     settings = read_settings()
 
@@ -63,8 +64,6 @@ def edge_task(name: str, *, counts: Callable[[Layout], dict[str, int]] | None = 
         attempt = task_run.run_count
         if attempt > 1:
             get_run_logger().warning("edge=%s attempt=%d: it failed before", name, attempt)
-        layout = Layout(workspace)
-        before = counts(layout) if counts is not None else {}
         usage = run_module(
             [f"tasks.edges.{name}"],
             name=name,
@@ -74,9 +73,8 @@ def edge_task(name: str, *, counts: Callable[[Layout], dict[str, int]] | None = 
             inherit_errors=_on_terminal(),
             keep_open=held_lock(workspace),
         )
-        after = counts(layout) if counts is not None else {}
-        added = {key: value - before.get(key, 0) for key, value in after.items()}
-        _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb, added)
+        counted = {} if counts is None else counts(Layout(workspace))
+        _record(workspace, name, "ran", usage.seconds, usage.peak_rss_mb, counted)
 
     return edge
 

@@ -4,7 +4,7 @@ A workspace is a copy of what the stages need, with params, lock file and output
 shares the checkout's DVC cache, so that a result computed in one workspace is restored in another.
 """
 
-import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,15 @@ from typing import Any
 
 import yaml
 
-from recsys_core.artifacts import atomic_path, read_json, write_json
+from flows.locks import LOCKS, locked
+from recsys_core.artifacts import atomic_path, write_json
 from recsys_core.config import Params, check_params, read_yaml
-from recsys_core.errors import ConfigError, StepError
+from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from tasks.clock import check_clock
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MARK = "workspace.json"
-LOCK = ".lock"
 COPIED = (
     "recsys_core",
     "tasks",
@@ -37,8 +37,6 @@ COPIED = (
 WITH_PATH = ("ingest", "snapshot")
 """Sections with a `path` that may be typed, and then is relative to where it was."""
 LEFT_OUT = ("__pycache__", "*.pyc", ".DS_Store")
-
-_held: dict[Path, int] = {}
 
 
 @contextmanager
@@ -102,8 +100,7 @@ class Overrides:
 
 def chosen_overrides(folder: Path, given: Sequence[str], *, called_from: Path) -> Overrides:
     """The overrides given now, or where none are those that the workspace was last run with."""
-    mark = read_json(folder / MARK) if (folder / MARK).is_file() else {}
-    stored: list[str] = mark.get("overrides", [])
+    stored, typed_in = _last_run(folder)
     if given:
         replaced = f"-S replaces that of the last run: {' '.join(stored)}"
         note = replaced if stored and stored != list(given) else None
@@ -112,8 +109,31 @@ def chosen_overrides(folder: Path, given: Sequence[str], *, called_from: Path) -
         return Overrides(values=[], called_from=called_from, note=None)
     return Overrides(
         values=stored,
-        called_from=folder.resolve() / mark.get("called_from", ""),
+        called_from=folder.resolve() / typed_in,
         note=f"as in the last run of {folder}: -S {' -S '.join(stored)}; any -S replaces these",
+    )
+
+
+def _last_run(folder: Path) -> tuple[list[str], str]:
+    """The overrides of a workspace's last run, and where they were typed, from the workspace."""
+    mark = folder / MARK
+    if not mark.is_file():
+        return [], ""
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        overrides, typed_in = found.get("overrides", []), found.get("called_from", "")
+    except (ValueError, AttributeError) as error:
+        raise _broken_mark(mark) from error
+    texts = [*overrides, typed_in] if isinstance(overrides, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise _broken_mark(mark)
+    return overrides, typed_in
+
+
+def _broken_mark(mark: Path) -> ConfigError:
+    return ConfigError(
+        f"{mark} does not hold the overrides of the last run; write {{}} into it and give them "
+        "again with -S (do not delete it: without it the folder is no workspace)"
     )
 
 
@@ -138,7 +158,7 @@ def effective_params(
 
     What they leave to the run is filled in: the day from which no row can be (the day after
     tomorrow, so that no clock and no time zone is wronged; `today` is the day in UTC unless
-    given), and the folder of a snapshot.
+    given; a null that was typed stays), and the folder of a snapshot.
     """
     value = read_yaml(checkout / "params.yaml")
     before = {section: _path_of(value, section) for section in WITH_PATH}
@@ -146,12 +166,13 @@ def effective_params(
         _override(value, override)
     for section in WITH_PATH:
         path = _path_of(value, section)
-        typed = any(_names_path(text, section) for text in overrides)
+        typed = any(_names(text, section, "path") for text in overrides)
         if path is not None and (path != before[section] or typed):
             # what was typed is relative to where it was typed; DVC wants it so to the workspace
             value[section]["path"] = os.path.relpath(called_from / path, folder.resolve())
     _fill_in_snapshot(value, checkout)
-    _fill_in_day(value, datetime.now(UTC).date() if today is None else today)
+    if not any(_names(text, "validate", "timestamps_before") for text in overrides):
+        _fill_in_day(value, datetime.now(UTC).date() if today is None else today)
     return value
 
 
@@ -162,34 +183,6 @@ def existing(folder: Path) -> Path:
             f"{folder} is no workspace (it has no {MARK}); run `twotempo run --workspace {folder}`"
         )
     return folder
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the workspace for one run; a second one is refused at once.
-
-    The lock lasts as long as any process has the file open: this one, and each step that was
-    given `held_lock`, should this one be killed. The file stays.
-    """
-    place = folder.resolve()
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StepError(
-                f"{folder} is in use by another run; wait for it, or name another --workspace"
-            ) from error
-        _held[place] = file.fileno()
-        try:
-            yield
-        finally:
-            del _held[place]
-
-
-def held_lock(folder: Path) -> tuple[int, ...]:
-    """The descriptor of the lock that this process holds on a folder, for the steps it starts."""
-    descriptor = _held.get(folder.resolve())
-    return () if descriptor is None else (descriptor,)
 
 
 def _check_checkout(checkout: Path) -> None:
@@ -293,9 +286,10 @@ def _override(value: Any, override: str) -> None:
     value[last] = new
 
 
-def _names_path(override: str, section: str) -> bool:
-    return override.startswith(f"{section}.path=") or (
-        override.startswith(f"{section}=") and "path" in override
+def _names(override: str, section: str, key: str) -> bool:
+    """Whether an override gives a key, alone or with its section."""
+    return override.startswith(f"{section}.{key}=") or (
+        override.startswith(f"{section}=") and key in override
     )
 
 
@@ -313,7 +307,7 @@ def _refuse_strangers(folder: Path, checkout: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; a workspace is a folder")
     if folder.is_dir() and not (folder / MARK).exists():
-        strangers = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+        strangers = sorted(path.name for path in folder.iterdir() if path.name not in LOCKS)
         if strangers:
             raise ConfigError(
                 f"{folder} is no workspace and has files in it ({', '.join(strangers[:3])}); "

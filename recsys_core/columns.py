@@ -17,6 +17,10 @@ FIRST_TIMESTAMP = "first_timestamp"
 REASON = "reason"
 FINITE_VALUE = "finite value"
 REPEATS = "equal rows before"
+DAYS_AHEAD = "days into the future"
+CONTEXT = "context."
+"""What rules look at beside the roles; the name of a context column stands behind its prefix, so
+that no column of a log can be taken for one of ours."""
 
 MODEL = "model"
 POSITION = "position"

@@ -1,6 +1,5 @@
 """The errors that twotempo raises: each says what was found, what was allowed, what to do."""
 
-
 LONGEST_LINE = 600
 
 

@@ -30,7 +30,8 @@ class Layout:
         return self.root / "artifacts" / name
 
     def report(self, name: str) -> Path:
-        """The JSON report of a stage: its metrics for `dvc metrics`, and what the flow prints."""
+        """The JSON report of a stage: its metrics for `dvc metrics`, and what the flow prints. The
+        snapshot edge has one too, of its last run alone."""
         return self.root / "reports" / f"{name}.json"
 
     @property

@@ -5,6 +5,7 @@ They need nothing but the standard library, so that models and training run on a
 `config.py` reads and checks the file. A section is named like the step that it is for.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar, Literal
@@ -12,16 +13,31 @@ from typing import Any, ClassVar, Literal
 FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
 
 
+LARGEST = 2**31 - 1
+"""Of a count: more than anything here can be, and what every library takes."""
+
+
 def _positive(section: object, *names: str) -> None:
     for name in names:
         if getattr(section, name) <= 0:
             raise ValueError(f"{name} is {getattr(section, name)}, it must be greater than 0")
+    _bounded(section, *names)
 
 
 def _not_negative(section: object, *names: str) -> None:
     for name in names:
         if getattr(section, name) < 0:
             raise ValueError(f"{name} is {getattr(section, name)}, it must be at least 0")
+    _bounded(section, *names)
+
+
+def _bounded(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, it must be a finite number")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"{name} is {value}, it must be at most {LARGEST}")
 
 
 def _share(section: object, *names: str) -> None:
@@ -81,8 +97,8 @@ class Ingest:
 
 @dataclass(frozen=True)
 class Validate:
-    """`timestamps_before` (a date, UTC) is a day that no row can be of yet; null knows none.
-    `memory_mb` is what DuckDB may hold before it spills to disk."""
+    """`timestamps_before` (a date, UTC) is a day that no row can be of yet; null knows none. Rows
+    of a snapshot are also judged by the day on which they came. `memory_mb` is what DuckDB may hold before it spills to disk."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     batch_rows: int
@@ -123,6 +139,7 @@ class TrainEmbeddings:
     def __post_init__(self) -> None:
         _positive(self, "dim", "batch", "negatives", "learning_rate", "max_epochs", "patience")
         _not_negative(self, "l2")
+        _bounded(self, "sampling_power")
         if self.half_life_days is not None:
             _positive(self, "half_life_days")
 
@@ -160,6 +177,7 @@ class TrainRnn:
         _positive(self, "max_epochs", "patience")
         _share(self, "dropout")
         _not_negative(self, "time_dim", "gamma", "item_pull")
+        _bounded(self, "sampling_power")
         if self.window < 2:
             raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:
@@ -182,7 +200,8 @@ class Evaluate:
         _positive(self, "bootstrap_draws", "batch")
         if not self.cutoffs:
             raise ValueError("cutoffs is empty, it must name at least one")
-        if min((*self.recent_hours, *self.cutoffs)) <= 0:
+        numbers = (*self.recent_hours, *self.cutoffs)
+        if not all(0 < number <= LARGEST for number in numbers):
             raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
 
 

@@ -134,21 +134,24 @@ def _sample(
     """The first rows of the log, and the card's tables of items and users, whole."""
     source = card.source
     if isinstance(source, PostgresSource):
-        return _asked(layout, source, rows)
+        assert card.snapshot is not None, "a card's postgres source has a snapshot"
+        return _asked(layout, source, card.snapshot, rows)
     assert isinstance(source, FilesSource), "a simulated log has no sample"
     besides = [folder / name for name in (source.items, source.users) if name is not None]
     sample = take_sample(layout, folder / source.interactions, name=LOG, rows=rows, besides=besides)
     return sample, _feature_files(layout, card, folder)
 
 
-def _asked(layout: Layout, source: PostgresSource, rows: int) -> tuple[Sample, dict[str, Path]]:
+def _asked(
+    layout: Layout, source: PostgresSource, rules: Snapshot, rows: int
+) -> tuple[Sample, dict[str, Path]]:
     """What the card's queries select; of the log the first rows, as the server gives them."""
     first = f"SELECT * FROM (\n{source.interactions}\n) AS log LIMIT {rows + 1}"
     limited = replace(source, interactions=first)
     answer = copy_out(
         read_settings().source_dsn,
         limited,
-        rules=Snapshot(row_key=["unused"]),
+        rules=rules,
         since=None,
         folder=layout.root / DATA,
     )
@@ -187,6 +190,10 @@ def _missing_columns(card: DatasetCard, sample: Sample, tables: dict[str, Path])
     found = []
     named = {f"columns.{role}": name for role, name in card.columns.model_dump().items()}
     named |= {f"context.{name}": name for name in card.context}
+    if card.snapshot is not None:
+        keys = enumerate(card.snapshot.row_key)
+        named |= {f"snapshot.row_key[{place}]": name for place, name in keys}
+        named["snapshot.watermark"] = card.snapshot.watermark
     lacking = {key: name for key, name in named.items() if name not in (None, *sample.types)}
     if lacking:
         found.append(_lacking(str(sample.origin), lacking, list(sample.types)))

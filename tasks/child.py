@@ -1,11 +1,11 @@
 """Runs a Python module as a child that is timed, measured, and ended with all that it started.
 
 A time-out on a thread interrupts nothing, so a step runs in a process group of its own. However it
-ends, nothing of the group is left when `run_module` returns.
+ends, nothing of the group is left when `run_module` returns; nor where this process is killed
+meanwhile, a few seconds later.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_core.errors import StepError
+from tasks.leash import GRACE_SECONDS, Leash
 from tasks.step import DO_NOT_REPORT_USE, TO_MEND
 
-GRACE_SECONDS = 10.0
 LEFTOVER_SECONDS = 2.0
 KEPT_LINES = 20
 
@@ -59,21 +59,22 @@ def run_module(
         on_line(line)
 
     started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env=child_environment(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=None if inherit_errors else subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        process_group=0,
-        pass_fds=keep_open,
-    )
-    pump = threading.Thread(target=_pump, args=(process, keep), daemon=True)
-    pump.start()
-    peak_rss_mb, expired = _wait(process, timeout_seconds)
+    with Leash() as leash:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=cwd,
+            env=child_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if inherit_errors else subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=leash.group,
+            pass_fds=keep_open,
+        )
+        pump = threading.Thread(target=_pump, args=(process, keep), daemon=True)
+        pump.start()
+        peak_rss_mb, expired = _wait(process, leash, timeout_seconds)
     pump.join(GRACE_SECONDS)
     seconds = time.monotonic() - started
     if expired:
@@ -114,13 +115,15 @@ def _pump(process: subprocess.Popen[str], keep: Callable[[str], None]) -> None:
                 keep(line.rstrip())
 
 
-def _wait(process: subprocess.Popen[str], timeout_seconds: float) -> tuple[float, bool]:
+def _wait(
+    process: subprocess.Popen[str], leash: Leash, timeout_seconds: float
+) -> tuple[float, bool]:
     """Wait for a child; returns its peak memory in MiB and whether it ran out of time."""
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
-        _end_group(process.pid)
+        leash.end_group()
 
     timer = threading.Timer(timeout_seconds, expire)
     timer.daemon = True
@@ -129,7 +132,7 @@ def _wait(process: subprocess.Popen[str], timeout_seconds: float) -> tuple[float
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         # no daemon: this process does not end before, though a second Ctrl-C comes meanwhile
-        ender = threading.Thread(target=_end_group, args=(process.pid,), daemon=False)
+        ender = threading.Thread(target=leash.end_group, daemon=False)
         ender.start()
         _, status, _ = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -142,24 +145,10 @@ def _wait(process: subprocess.Popen[str], timeout_seconds: float) -> tuple[float
     if expired.is_set():
         timer.join()
     else:
-        _end_group(process.pid, grace_seconds=LEFTOVER_SECONDS)
+        leash.end_group(grace_seconds=LEFTOVER_SECONDS)
     # Linux counts in KiB, macOS in bytes
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     return usage.ru_maxrss / unit, expired.is_set()
-
-
-def _end_group(group: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
-    """Ask a process group to end, and end it where it has not after a while."""
-    try:
-        os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + grace_seconds
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
-            os.killpg(group, 0)
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        # macOS forbids what Linux cannot find: a group of nothing but zombies
-        return
 
 
 def _reason(kept: Sequence[str], *, heard_all: bool) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from recsys_core.errors import DataError
@@ -156,12 +157,14 @@ def _judge(door: Door, values: pa.Array, rules: list[Rule]) -> dict[str, npt.NDA
     """Which values break each rule that was evaluated without an error (N,)."""
     from great_expectations.core.expectation_suite import ExpectationSuite
 
-    frame = values.to_pandas().to_frame(rules[0].column)
     suite = ExpectationSuite(name="log", expectations=[rule.expectation for rule in rules])
-    batch = door.values.get_batch(batch_parameters={"dataframe": frame})
-    with warnings.catch_warnings():
+    # texts as Python's: where they are Arrow's, another engine than Python's judges some regular
+    # expressions, and finds other texts or does not know them
+    with pd.option_context("mode.string_storage", "python"), warnings.catch_warnings():
         # pandas takes groups in a card's regular expression for a question about them
         warnings.filterwarnings("ignore", "This pattern is interpreted as a regular expression")
+        frame = values.to_pandas().to_frame(rules[0].column)
+        batch = door.values.get_batch(batch_parameters={"dataframe": frame})
         results = batch.validate(suite, result_format=RESULT_FORMAT).results
     broken = {}
     for result in results:

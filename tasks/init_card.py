@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from recsys_core.data.card_parts import FILE_ENDINGS
-from recsys_core.data.cards import DatasetCard, check_card
-from recsys_core.data.duck import file_literal, identifier, open_duckdb
+from recsys_core.data.cards import DatasetCard, parse_card
+from recsys_core.data.duck import identifier, open_duckdb, parquet_sql
 from recsys_core.data.guess import Roles, guess_roles, is_a_log
 from recsys_core.data.guess_features import Table, guess_table
 from recsys_core.data.log_facts import find_repeats, log_facts, rows_per_day
@@ -78,7 +78,7 @@ def draft_card(
                 raise DataError(f"{path}: it has no rows; check the export that writes it")
             connection.execute(
                 f"CREATE TABLE {identifier(str(place))} AS "
-                f"SELECT * FROM read_parquet({file_literal(samples[-1].path)})"
+                f"SELECT * FROM {parquet_sql(samples[-1].path)}"
             )
         profiles = [profile_columns(connection, str(place)) for place in range(len(tables))]
         log = _log(samples, profiles, given)
@@ -196,7 +196,7 @@ def _feature_tables(
 
 
 def _card(lines: Sequence[Line], name: str) -> DatasetCard:
-    return check_card(yaml.safe_load("\n".join(line.text for line in lines)), where=name)
+    return parse_card(yaml.safe_load("\n".join(line.text for line in lines)), where=name)
 
 
 def _look(layout: Layout, sample: Sample, card: DatasetCard, split: SplitParams) -> Found:

@@ -1,8 +1,11 @@
 """Rows of PostgreSQL by query, streamed into CSV files: one consistent moment, only read.
 
-The connection is `TWOTEMPO_SOURCE_DSN`; nothing of it is logged, nor said in an error.
+The connection is `TWOTEMPO_SOURCE_DSN`; nothing of it is logged, nor said in an error: of what goes
+wrong with it only a phrase of our own is told, and in what the server says of a query its names and
+values are blotted out.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +28,29 @@ CLOCK_TYPES = {1082: "date", 1114: "timestamp", 1184: "timestamptz"}
 """Types of a watermark that a look-back in seconds can be taken from, by PostgreSQL's numbers."""
 FLOAT_TYPES = (700, 701, 1700)
 """Types that know NaN, which is greater than every number."""
+INTEGER_TYPES = (20, 21, 23)
+
+TO_MEND = {
+    "the login was refused": (
+        r"authentication failed|no password supplied|role .* does not exist|pg_hba\.conf"
+        r"|not permitted to log in|permission denied for database"
+    ),
+    "there is no such database": r"database .* does not exist",
+    "the address is not valid": (
+        r"invalid .*value|invalid port|invalid integer|could not match|could not parse"
+        r"|definition of service|Servname not supported|label empty or too long"
+    ),
+}
+"""What a person must mend where a connection fails, by what the client library says of it."""
+MAY_PASS = {
+    "the server was not there in time": r"timeout|timed out",
+    "the host is not found": r"failed to resolve host|could not translate host name",
+    "the connection was refused": r"refused|No such file or directory",
+    "the server has too many clients": r"too many clients|remaining connection slots",
+    "the server is starting or stopping": r"starting up|shutting down|recovery",
+}
+"""What may pass; anything else may, too."""
+ADDRESS = "write it as postgresql://user:password@host/database"
 
 
 @dataclass(frozen=True)
@@ -52,17 +78,15 @@ def copy_out(
     one transaction. Raises `ConfigError` where a person must mend something, `BusyError` where the
     server cannot be reached or the connection is lost.
     """
-    with _connected(dsn) as connection:
-        new, watermark = _new_rows(connection, source.interactions, rules=rules, since=since)
+    with _connected(dsn) as database:
+        new, watermark = _new_rows(database, source.interactions, rules=rules, since=since)
         interactions = folder / "interactions.csv"
-        with _asking("interactions"):
-            _copy(connection, source.interactions, new, interactions)
+        _copy(database, source.interactions, new, interactions)
         tables: dict[str, Path | None] = {}
         for name, query in (("items", source.items), ("users", source.users)):
             tables[name] = None if query is None else folder / f"{name}.csv"
             if query is not None:
-                with _asking(name):
-                    _copy(connection, query, sql.SQL("true"), folder / f"{name}.csv")
+                _copy(database, query, sql.SQL("true"), folder / f"{name}.csv")
     return Answer(
         interactions=interactions,
         items=tables["items"],
@@ -71,63 +95,99 @@ def copy_out(
     )
 
 
+@dataclass(frozen=True)
+class _Database:
+    """A connection, and the words of its address, of which nobody is told."""
+
+    connection: Connection
+    words: frozenset[str]
+
+    def said(self, error: psycopg.Error) -> str:
+        """What is said of a query, in one line, less the words of the address."""
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        for word in sorted(self.words, key=len, reverse=True):
+            said = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "…", said)
+        return said.rstrip(".")
+
+
 @contextmanager
-def _connected(dsn: SecretStr | None) -> Iterator[Connection]:
+def _connected(dsn: SecretStr | None) -> Iterator[_Database]:
     """A connection in a read-only transaction that sees one moment, with times in UTC."""
     if dsn is None or not dsn.get_secret_value().strip():
         raise ConfigError(
             "TWOTEMPO_SOURCE_DSN is not set, but the card's source is postgres; "
             "set it to the database's address, as postgresql://user:password@host/database"
         )
-    try:
-        given = conninfo_to_dict(dsn.get_secret_value())
-    except psycopg.ProgrammingError:
-        # its message repeats a piece of the address
-        raise ConfigError(
-            "TWOTEMPO_SOURCE_DSN is no address of PostgreSQL; "
-            "write it as postgresql://user:password@host/database"
-        ) from None
+    address = dsn.get_secret_value()
+    with _unheard():
+        database = _connect(address)
+        connection = database.connection
+        try:
+            with connection:
+                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                connection.read_only = True
+                connection.execute("SET LOCAL TIME ZONE 'UTC'")
+                connection.execute("SET LOCAL datestyle = 'ISO, YMD'")
+                yield database
+        except psycopg.OperationalError as error:
+            raise BusyError(
+                "PostgreSQL: the connection was lost or the query stopped "
+                f"({database.said(error)}); run it again: nothing was taken"
+            ) from None
+
+
+def _connect(address: str) -> _Database:
+    """A connection to an address; an error says nothing of it, and of the library's words none."""
     wanted = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "twotempo"}
-    more = {name: value for name, value in wanted.items() if name not in given}
-    address = make_conninfo(dsn.get_secret_value(), client_encoding="UTF8", **more)
     try:
-        connection: Connection = psycopg.connect(address)
+        given = conninfo_to_dict(address)
+        more = {name: value for name, value in wanted.items() if name not in given}
+        words = {word for value in given.values() for word in str(value).split(",") if word}
+        full = make_conninfo(address, client_encoding="UTF8", **more)
+        return _Database(connection=psycopg.connect(full), words=frozenset(words))
     except psycopg.OperationalError as error:
-        raise BusyError(
-            f"PostgreSQL cannot be reached ({_without_names(error)}); "
-            "check TWOTEMPO_SOURCE_DSN, and that the server is up"
-        ) from None
-    try:
-        with connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
-            connection.execute("SET LOCAL TIME ZONE 'UTC'")
-            connection.execute("SET LOCAL datestyle = 'ISO, YMD'")
-            yield connection
-    except psycopg.OperationalError as error:
-        raise BusyError(
-            f"PostgreSQL: the connection was lost or the query stopped ({_without_names(error)}); "
-            "run it again: nothing was taken"
-        ) from None
+        said: str | None = str(error)
+    except (psycopg.Error, ValueError, OverflowError):
+        said = None
+    if said is None:
+        raise ConfigError(f"TWOTEMPO_SOURCE_DSN is no address of PostgreSQL; {ADDRESS}")
+    for why, pattern in TO_MEND.items():
+        if re.search(pattern, said):
+            raise ConfigError(f"PostgreSQL: {why}; correct TWOTEMPO_SOURCE_DSN, {ADDRESS}")
+    found = (why for why, pattern in MAY_PASS.items() if re.search(pattern, said))
+    raise BusyError(
+        f"PostgreSQL cannot be reached ({next(found, 'the connection failed')}); "
+        "check TWOTEMPO_SOURCE_DSN, and that the server is up"
+    )
 
 
 @contextmanager
-def _asking(name: str) -> Iterator[None]:
+def _unheard() -> Iterator[None]:
+    """The client library's own log names hosts, users and databases: it is off here."""
+    library = logging.getLogger("psycopg")
+    before, library.disabled = library.disabled, True
+    try:
+        yield
+    finally:
+        library.disabled = before
+
+
+@contextmanager
+def _asking(name: str, database: _Database) -> Iterator[None]:
     """What the server finds wrong with a query of the card, as one line."""
     try:
         yield
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        said = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"source.{name}: PostgreSQL refuses the query ({said}); correct the dataset card, "
-            "or grant the right to read"
+            f"source.{name}: PostgreSQL refuses the query ({database.said(error)}); correct "
+            "the dataset card, or grant the right to read"
         ) from None
 
 
 def _new_rows(
-    connection: Connection, query: str, *, rules: Snapshot, since: str | None
+    database: _Database, query: str, *, rules: Snapshot, since: str | None
 ) -> tuple[sql.Composable, str | None]:
     """The condition for rows that may be new, and the latest watermark among them.
 
@@ -137,10 +197,7 @@ def _new_rows(
     if rules.watermark is None:
         return sql.SQL("true"), None
     column = sql.Identifier(rules.watermark)
-    with _asking("interactions, or snapshot.watermark"):
-        described = connection.execute(_select(column, query, sql.SQL("false"))).description
-    assert described is not None
-    kind = described[0].type_code
+    kind = _watermark_type(rules.watermark, _columns(database, query, name="interactions"))
     clock = CLOCK_TYPES.get(kind)
     if rules.lookback_seconds > 0 and clock is None:
         raise ConfigError(
@@ -162,11 +219,58 @@ def _new_rows(
         true = sql.SQL("{} AND {} <= now() + interval '1 day'").format(new, column)
     elif kind in FLOAT_TYPES:
         true = sql.SQL("{} AND {} < 'infinity'").format(new, column)
-    with _asking("interactions, or snapshot.watermark"):
+    with _asking("interactions", database):
         selected = _select(sql.SQL("CAST({} AS text)").format(latest), query, true)
-        row = connection.execute(selected).fetchone()
+        row = database.connection.execute(selected).fetchone()
     assert row is not None
     return new, since if row[0] is None else str(row[0])
+
+
+def _watermark_type(watermark: str, columns: dict[str, int]) -> int:
+    """PostgreSQL's number of a watermark's type; `ConfigError` unless its values, which come back
+    to the server as text, are compared there as what they are: a text '100' is less than '99'."""
+    if watermark not in columns:
+        raise ConfigError(
+            f"source.interactions: snapshot.watermark is {watermark!r}, but the query selects "
+            f"{list(columns)}; correct the dataset card"
+        )
+    kind = columns[watermark]
+    if kind not in (*CLOCK_TYPES, *FLOAT_TYPES, *INTEGER_TYPES):
+        known = psycopg.adapters.types.get(kind)
+        raise ConfigError(
+            f"snapshot.watermark: {watermark!r} is of type {known.name if known else kind}, it "
+            "must be a number, a date or a timestamp; cast it in source.interactions, as "
+            f"{watermark}::bigint"
+        )
+    return kind
+
+
+def _columns(database: _Database, query: str, *, name: str) -> dict[str, int]:
+    """The columns that a query selects, with PostgreSQL's numbers of their types.
+
+    Raises `ConfigError` where two have one name, lower and upper case being the same, or one has
+    a line break in its name.
+    """
+    with _asking(name, database):
+        asked = _select(sql.SQL("*"), query, sql.SQL("false"))
+        described = database.connection.execute(asked).description or []
+    columns: dict[str, int] = {}
+    called: dict[str, str] = {}
+    for column in described:
+        if "\n" in column.name or "\r" in column.name:
+            raise ConfigError(
+                f"source.{name}: the column {column.name!r} of the query has a line break in its "
+                "name; give it an alias"
+            )
+        other = called.setdefault(column.name.lower(), column.name)
+        if column.name in columns or other != column.name:
+            raise ConfigError(
+                f"source.{name}: two columns of the query are called {other!r} and "
+                f"{column.name!r} (lower and upper case are the same); give each an alias, as "
+                "SELECT a.id AS user_id"
+            )
+        columns[column.name] = column.type_code
+    return columns
 
 
 def _select(what: sql.Composable, query: str, where: sql.Composable) -> sql.Composed:
@@ -182,25 +286,22 @@ def _select(what: sql.Composable, query: str, where: sql.Composable) -> sql.Comp
     )
 
 
-def _copy(connection: Connection, query: str, where: sql.Composable, path: Path) -> None:
-    """Stream what a query selects into a CSV file; `""` is a text there, nothing at all a null."""
+def _copy(database: _Database, query: str, where: sql.Composable, path: Path) -> None:
+    """Stream what a query selects into a CSV file; `""` is a text there, nothing at all a null.
+
+    Errors speak of the query by the file's name.
+    """
+    _columns(database, query, name=path.stem)
     statement = (
         sql.SQL("COPY (")
         + _select(sql.SQL("*"), query, where)
         + sql.SQL(") TO STDOUT (FORMAT csv, HEADER)")
     )
     with (
+        _asking(path.stem, database),
         path.open("wb") as file,
-        connection.cursor() as cursor,
+        database.connection.cursor() as cursor,
         cursor.copy(statement) as rows,
     ):
         for block in rows:
             file.write(block)
-
-
-def _without_names(error: psycopg.Error) -> str:
-    """What the client library says, less every name, address and port: those are of the DSN."""
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    said = re.sub(r'"[^"]*"', '"…"', said)
-    said = re.sub(r"\([\d.:a-fA-F]+\)", "(…)", said)
-    return re.sub(r"port \d+", "port …", said).rstrip(".")

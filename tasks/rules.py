@@ -4,11 +4,13 @@ A new rule is added here, and nowhere else.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 
 import numpy as np
 
 from recsys_core.columns import (
+    CONTEXT,
+    DAYS_AHEAD,
     EVENT_TYPE,
     FINITE_VALUE,
     ITEM_ID,
@@ -30,8 +32,9 @@ CONTROL_CHARACTERS = r"[\x00-\x08\x0a-\x1f\x7f]"
 """All but the tab: a line break or a NUL in an id is what broken quoting leaves behind."""
 
 
-def row_rules(card: DatasetCard, *, timestamps_before: date | None) -> list[Rule]:
-    """What must hold for every row of a card's log."""
+def row_rules(card: DatasetCard, *, knows_future: bool) -> list[Rule]:
+    """What must hold for every row of a card's log; `knows_future` where it is known of rows what
+    lay in the future when they came."""
     rules = [
         not_null("user_id_missing", USER_ID),
         matches("user_id_blank", USER_ID, r"\S"),
@@ -43,9 +46,8 @@ def row_rules(card: DatasetCard, *, timestamps_before: date | None) -> list[Rule
         _time_in_range(card),
         not_null("event_type_missing", EVENT_TYPE),
     ]
-    if timestamps_before is not None and card.time.kind == "absolute":
-        day = datetime.combine(timestamps_before, time(), tzinfo=UTC)
-        rules.append(between("timestamp_in_future", TIMESTAMP, below=day))
+    if knows_future and card.time.kind == "absolute":
+        rules.append(between("timestamp_in_future", DAYS_AHEAD, below=0))
     if card.columns.value is not None:
         rules.append(between("value_not_finite", VALUE, low=-LARGEST_FLOAT, high=LARGEST_FLOAT))
     if isinstance(card.sessions, GivenSessions):
@@ -88,16 +90,17 @@ def _time_in_range(card: DatasetCard) -> Rule:
 
 
 def _rules_of_the_card(card: DatasetCard) -> Iterator[Rule]:
-    for column, rule in card.rules.items():
-        number = FINITE_VALUE if column == VALUE else column
+    for name, rule in card.rules.items():
+        column = f"{CONTEXT}{name}" if name in card.context else name
+        number = FINITE_VALUE if name == VALUE else column
         if rule.required:
-            yield not_null(f"{column}_missing", column)
+            yield not_null(f"{name}_missing", column)
         if rule.matches is not None:
-            yield matches(f"{column}_does_not_match", column, rule.matches)
+            yield matches(f"{name}_does_not_match", column, rule.matches)
         if rule.min is not None:
-            yield between(f"{column}_below_min", number, low=_stored(column, rule.min))
+            yield between(f"{name}_below_min", number, low=_stored(name, rule.min))
         if rule.max is not None:
-            yield between(f"{column}_above_max", number, high=_stored(column, rule.max))
+            yield between(f"{name}_above_max", number, high=_stored(name, rule.max))
 
 
 def _stored(column: str, bound: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from recsys_core.data.cards import DatasetCard
-from recsys_core.data.duck import file_literal, open_duckdb
+from recsys_core.data.duck import literal, open_duckdb, parquet_sql
 from recsys_core.data.sources import log_files, open_files, reading
 from recsys_core.layout import Layout
 
@@ -66,16 +66,15 @@ def take_sample(
             # one more than asked for tells whether these were all
             connection.execute(
                 f"COPY (SELECT * FROM {source.sql} LIMIT {rows + 1}) "
-                f"TO {file_literal(target)} (FORMAT parquet)"
+                f"TO {literal(str(target))} (FORMAT parquet)"
             )
-        found = connection.execute(
-            f"SELECT count(*) FROM read_parquet({file_literal(target)})"
-        ).fetchall()[0][0]
+        query = f"SELECT count(*) FROM {parquet_sql(target)}"
+        found = connection.execute(query).fetchall()[0][0]
         if found > rows:
             cut = target.with_suffix(".cut")
             connection.execute(
-                f"COPY (SELECT * FROM read_parquet({file_literal(target)}) LIMIT {rows}) "
-                f"TO {file_literal(cut)} (FORMAT parquet)"
+                f"COPY (SELECT * FROM {parquet_sql(target)} LIMIT {rows}) "
+                f"TO {literal(str(cut))} (FORMAT parquet)"
             )
             cut.replace(target)
     return Sample(

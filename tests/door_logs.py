@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_core.artifacts import write_json
-from recsys_core.data.cards import DatasetCard, check_card, write_resolved_card
+from recsys_core.data.cards import DatasetCard, parse_card, write_resolved_card
 from recsys_core.layout import Layout
 from recsys_core.sections import Validate
 from recsys_core.tables import INTERACTIONS
@@ -63,7 +63,7 @@ FULL: dict[str, Any] = {
 
 
 def card(**changes: Any) -> DatasetCard:
-    return check_card(card_value(**{**FULL, **changes}), where="small.yaml")
+    return parse_card(card_value(**{**FULL, **changes}), where="small.yaml")
 
 
 def clean_rows() -> list[dict[str, Any]]:
@@ -97,15 +97,22 @@ def ingested(
     items: list[dict[str, str]] | None = None,
     users: list[dict[str, str]] | None = None,
     unit_hint: str | None = None,
+    taken: dict[int, str] | None = None,
 ) -> Layout:
-    """A workspace in which ingest has written these rows."""
+    """A workspace in which ingest has written these rows; `taken` are the days on which the parts
+    came, by their first row."""
     layout = Layout(root)
     schema = pa.schema([*INTERACTIONS, *card.context_fields])
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
     layout.interactions.parent.mkdir(parents=True)
     pq.write_table(pa.table(columns, schema=schema), layout.interactions)
     write_resolved_card(layout.resolved_card, card)
-    write_json(layout.parts, {"unit_hint": unit_hint})
+    parts = {
+        "first_rows": [0] if taken is None else list(taken),
+        "taken": None if taken is None else list(taken.values()),
+        "unit_hint": unit_hint,
+    }
+    write_json(layout.parts, parts)
     for path, table in (
         (layout.item_features, described("item") if items is None else items),
         (layout.user_features, described("user") if users is None else users),

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from recsys_core.config import Params, check_params, read_yaml
-from recsys_core.data.cards import DatasetCard, check_card
+from recsys_core.data.cards import DatasetCard, parse_card
 from recsys_core.layout import Layout
 from tasks.step import run_step
 
@@ -38,7 +38,7 @@ def card_value(**changes: Any) -> dict[str, Any]:
 
 
 def small_card(**changes: Any) -> DatasetCard:
-    return check_card(card_value(**changes), where="small.yaml")
+    return parse_card(card_value(**changes), where="small.yaml")
 
 
 def params_for(dataset: str, path: str, **sections: dict[str, Any]) -> Params:

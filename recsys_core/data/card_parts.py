@@ -1,6 +1,7 @@
 """The parts of a dataset card: where the log comes from, its columns, its clock, its rules."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -96,6 +97,14 @@ class Snapshot(CardPart):
     watermark: str | None = None
     lookback_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
+    @field_validator("row_key")
+    @classmethod
+    def _each_once(cls, row_key: list[str]) -> list[str]:
+        twice = sorted({name for name in row_key if row_key.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {twice} twice; name each column once")
+        return row_key
+
 
 class Columns(CardPart):
     """The log's own names for our roles; null where the log has no such column."""
@@ -171,9 +180,17 @@ class Rule(CardPart):
     @classmethod
     def _is_a_regular_expression(cls, matches: str | None) -> str | None:
         try:
-            re.compile(matches or "")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", FutureWarning)
+                re.compile(matches or "")
         except re.error as error:
             raise ValueError(f"not a regular expression ({error})") from error
+        except FutureWarning as error:
+            # `[[:alpha:]]` is a class of letters elsewhere, and one of `[:alph` before a `]` here
+            raise ValueError(
+                f"a regular expression that does not say what it seems to ({error}); write "
+                r"`[a-zA-Z]` for `[[:alpha:]]`, and `\[` for a bracket in brackets"
+            ) from error
         return matches
 
     @model_validator(mode="after")

@@ -21,10 +21,8 @@ from pydantic import (
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.columns import (
     EVENT_TYPE,
-    FINITE_VALUE,
     ITEM_ID,
     REASON,
-    REPEATS,
     SESSION_ID,
     USER_ID,
     VALUE,
@@ -154,15 +152,22 @@ class DatasetCard(CardPart):
             raise ValueError(
                 f"cut_off is a date, but time is {self.time.kind}; set cut_off to null"
             )
-        # DuckDB does not tell `value` from `VALUE`
-        taken = {*INTERACTIONS.names, REASON, FINITE_VALUE, REPEATS}
+        # what reads our tables, DuckDB before all, does not tell `value` from `VALUE`
+        taken = {*INTERACTIONS.names, REASON}
         reserved = {name for name in self.context if name.lower() in taken}
         if reserved:
             raise ValueError(
-                f"context cannot have columns named {sorted(reserved)}; those names are taken"
+                f"context cannot have columns named {sorted(reserved)}, in capitals or not: our "
+                "own columns are called so; rename them in the export"
             )
-        if len({name.lower() for name in self.context}) < len(self.context):
-            raise ValueError("two names of context differ in upper and lower case alone")
+        for section in (self.context, self.item_features, self.user_features):
+            lower = [name.lower() for name in section]
+            alike = sorted(name for name in section if lower.count(name.lower()) > 1)
+            if alike:
+                raise ValueError(
+                    f"{alike} differ in capitals alone, which our tables cannot tell apart; "
+                    "rename them in the export"
+                )
         if isinstance(self.source, FilesSource | PostgresSource):
             self._features_fit("item_features", self.item_features, "items", self.source.items)
             self._features_fit("user_features", self.user_features, "users", self.source.users)
@@ -170,8 +175,12 @@ class DatasetCard(CardPart):
             (self.columns.item_id, self.item_features),
             (self.columns.user_id, self.user_features),
         ):
-            if {key, "item_id", "user_id"} & set(features):
-                raise ValueError(f"{key!r} is the features' key; it cannot be a feature as well")
+            own = {key.lower(), ITEM_ID, USER_ID} & {name.lower() for name in features}
+            if own:
+                raise ValueError(
+                    f"{key!r} is the features' key, so {sorted(own)}, in capitals or not, cannot "
+                    "be features as well; leave them out, or rename them in the export"
+                )
         return self
 
     @staticmethod
@@ -211,10 +220,10 @@ def read_card(path: Path) -> DatasetCard:
 
     Raises `ConfigError` with everything that is wrong with it.
     """
-    return check_card(read_yaml(path), where=str(path))
+    return parse_card(read_yaml(path), where=str(path))
 
 
-def check_card(value: Any, *, where: str) -> DatasetCard:
+def parse_card(value: Any, *, where: str) -> DatasetCard:
     """The card from a parsed `value`; `where` is named in errors."""
     try:
         return DatasetCard.model_validate(value)
@@ -229,4 +238,4 @@ def write_resolved_card(path: Path, card: DatasetCard) -> None:
 
 def read_resolved_card(path: Path) -> DatasetCard:
     """The card that ingest wrote."""
-    return check_card(read_json(path), where=str(path))
+    return parse_card(read_json(path), where=str(path))

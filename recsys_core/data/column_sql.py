@@ -72,7 +72,10 @@ def microseconds_sql(source: Source, column: str, time: Time) -> str:
     """
     kind, name = type_of(source, column), identifier(column)
     factor = 1 if time.kind == "rank" else MICROSECONDS.get(time.unit or "")
-    if kind == "DATE" or kind.startswith("TIMESTAMP") or (time.unit == "iso" and kind == "VARCHAR"):
+    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+        # not TRY_CAST: some timestamps before the first of TIMESTAMPTZ end the whole database
+        number = f"TRY(epoch_us(CAST({name} AS TIMESTAMPTZ)))"
+    elif time.unit == "iso" and kind == "VARCHAR":
         moment = f"TRY_CAST({name} AS TIMESTAMPTZ)"
         number = f"CASE WHEN isfinite({moment}) THEN epoch_us({moment}) END"
     elif factor is not None and kind in INTEGERS:

@@ -28,8 +28,8 @@ LONGEST_LINE = 2_000_000
 def csv_header(path: Path) -> list[str]:
     """The names of a CSV file's columns; one without a name is called `column<number>`, from 0.
 
-    Raises `DataError` where there is no line of names, it goes on in the next line, or a name stands
-    there twice (DuckDB does not tell `item` from `ITEM`).
+    Raises `DataError` where there is no line of names, a name goes on in the next line, or one
+    stands there twice (DuckDB does not tell `item` from `ITEM`).
     """
     with _explained(path), _opened(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")

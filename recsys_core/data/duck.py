@@ -1,7 +1,9 @@
 """DuckDB opened in one way: bounded in memory, spilling to disk, in UTC, never on the network."""
 
+import fcntl
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,9 @@ import duckdb
 import pyarrow as pa
 
 from recsys_core.errors import DataError
+
+WORK = ".duckdb-"
+"""How the name of a temporary folder begins that a process works in, and holds locked."""
 
 
 @contextmanager
@@ -25,20 +30,21 @@ def open_duckdb(
     Raises `DataError` where even that memory is not enough.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".duckdb-") as work:
+    _remove_abandoned(folder)
+    with _work_folder(folder) as work:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_mb}MB",
-            "temp_directory": str(Path(work) / "spill"),
+            "temp_directory": str(work / "spill"),
             "preserve_insertion_order": insertion_order,
             "threads": usable_cpus() if threads is None else threads,
             "autoinstall_known_extensions": "false",  # an extension would come from the network
             "autoload_known_extensions": "false",
             "python_enable_replacements": "false",  # a table's name must find no Python variable
         }
-        connection = duckdb.connect(str(Path(work) / "work.duckdb"), config=config)
+        connection = duckdb.connect(str(work / "work.duckdb"), config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
-            # it moves a TRY_CAST into the reader of CSV files, which then fails where it cannot cast
+            # it moves a TRY_CAST into the reader of CSV files, which fails where it cannot cast
             connection.execute("SET disabled_optimizers = 'type_pushdown'")
             yield connection
         except duckdb.OutOfMemoryException as error:
@@ -48,6 +54,50 @@ def open_duckdb(
             ) from error
         finally:
             connection.close()
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, locked while it is in use and removed at the end."""
+    made = Path(tempfile.mkdtemp(dir=folder, prefix=f".new{WORK}"))
+    handle = os.open(made, os.O_RDONLY)
+    try:
+        # under the name by which others look for it only once it is locked
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        work = made.rename(folder / made.name.removeprefix(".new"))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work)
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed have left: it may be as large as the log.
+
+    The system unlocks what a process held when it ends, however it ends. The number of a process
+    would not tell: in a container each run may have the same.
+    """
+    for work in folder.glob(f"{WORK}*"):
+        try:
+            handle = os.open(work, os.O_RDONLY)
+        except (FileNotFoundError, PermissionError):
+            continue  # another process was quicker, or it is another person's
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work, ignore_errors=True)
+        except BlockingIOError:
+            continue  # somebody works in it
+        finally:
+            os.close(handle)
+
+
+def work_folder(connection: duckdb.DuckDBPyConnection) -> Path | None:
+    """The temporary folder of a connection; None where its database is in memory alone."""
+    found = connection.execute("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL")
+    paths = found.fetchall()
+    return Path(paths[0][0]).parent if paths else None
 
 
 def usable_cpus() -> int:
@@ -91,6 +141,16 @@ def literal(text: str) -> str:
 def file_literal(path: Path) -> str:
     """A file's path as SQL, for functions that would read `*` and `[` in it as a pattern."""
     return literal(glob.escape(str(path)))
+
+
+def parquet_sql(path: Path) -> str:
+    """One of our tables as SQL that can be selected from.
+
+    >>> print(parquet_sql(Path("a=b/log.parquet")))
+    read_parquet('a=b/log.parquet', hive_partitioning = false)
+    """
+    # without partitioning: a folder named like `a=b` above the file must not become a column
+    return f"read_parquet({file_literal(path)}, hive_partitioning = false)"
 
 
 def one_line(error: Exception) -> str:

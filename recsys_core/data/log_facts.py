@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.columns import ITEM_ID, SOURCE_ROW, TIMESTAMP, USER_ID
-from recsys_core.data.duck import file_literal, identifier
+from recsys_core.data.duck import identifier, parquet_sql
 
 DAY_MICROSECONDS = 86_400_000_000
 COMPARED_DAYS = 28
@@ -33,7 +33,7 @@ class LogFacts:
 
 def log_facts(connection: duckdb.DuckDBPyConnection, path: Path) -> LogFacts:
     """Rows, distinct ids and the span of time of a table of interactions."""
-    table = _table(path)
+    table = parquet_sql(path)
     rows, first, last = connection.execute(
         f"SELECT count(*), epoch_us(min({TIMESTAMP})), epoch_us(max({TIMESTAMP})) FROM {table}"
     ).fetchall()[0]
@@ -52,19 +52,23 @@ def find_repeats(connection: duckdb.DuckDBPyConnection, path: Path, *, columns: 
 
     Nulls equal each other. `repeats` counts the equal rows before it.
     """
-    table = _table(path)
-    names = ", ".join(map(identifier, columns))
+    # by place: a column of the log may be called like anything of ours
+    names = [f"c{place}" for place in range(len(columns))]
+    placed = ", ".join(
+        f"{identifier(column)} AS {name}" for column, name in zip(columns, names, strict=True)
+    )
+    table = f"(SELECT {placed}, {SOURCE_ROW} AS place FROM {parquet_sql(path)})"
+    key = ", ".join(names)
     # one number per row first: only rows that share theirs with another are compared in full
     connection.execute(
-        f"CREATE TABLE shared (number) AS SELECT hash({names}) FROM {table} "
-        "GROUP BY 1 HAVING count(*) > 1"  # a column of the log may be called `number`
+        f"CREATE TABLE shared AS SELECT hash({key}) AS number FROM {table} "
+        "GROUP BY number HAVING count(*) > 1"
     )
     connection.execute(
-        f"CREATE TABLE repeats AS SELECT {SOURCE_ROW}, repeats FROM ("
-        f"SELECT {SOURCE_ROW}, "
-        f"row_number() OVER (PARTITION BY {names} ORDER BY {SOURCE_ROW}) - 1 AS repeats "
-        f"FROM {table} WHERE hash({names}) IN (SELECT number FROM shared)"
-        f") WHERE repeats > 0 ORDER BY {SOURCE_ROW}"
+        f"CREATE TABLE repeats AS SELECT place AS {SOURCE_ROW}, repeats FROM ("
+        f"SELECT place, row_number() OVER (PARTITION BY {key} ORDER BY place) - 1 AS repeats "
+        f"FROM {table} WHERE hash({key}) IN (SELECT number FROM shared)"
+        ") WHERE repeats > 0 ORDER BY place"
     )
     connection.execute("DROP TABLE shared")
 
@@ -87,8 +91,8 @@ def rows_per_day(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[int,
     """Rows by day, a day counted from 1970-01-01 or from the log's start; days without are left
     out, and so are rows without a time."""
     found = connection.execute(
-        f"SELECT floor(epoch_us({TIMESTAMP}) / {DAY_MICROSECONDS})::BIGINT AS day, count(*) "
-        f"FROM {_table(path)} WHERE {TIMESTAMP} IS NOT NULL GROUP BY day ORDER BY day"
+        f"SELECT floor(epoch_us({TIMESTAMP}) / {DAY_MICROSECONDS})::BIGINT, count(*) "
+        f"FROM {parquet_sql(path)} WHERE {TIMESTAMP} IS NOT NULL GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return {int(day): int(rows) for day, rows in found}
 
@@ -117,11 +121,7 @@ def described_share(
 ) -> float:
     """The share of rows whose id in column `key` has a row in a table of features."""
     found, rows = connection.execute(
-        f"SELECT count(*) FILTER (WHERE {key} IN (SELECT {key} FROM {_table(features)})), "
-        f"count(*) FROM {_table(path)}"
+        f"SELECT count(*) FILTER (WHERE {key} IN (SELECT {key} FROM {parquet_sql(features)})), "
+        f"count(*) FROM {parquet_sql(path)}"
     ).fetchall()[0]
     return found / rows if rows else 0.0
-
-
-def _table(path: Path) -> str:
-    return f"read_parquet({file_literal(path)}, hive_partitioning = false)"

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from recsys_core.data.card_parts import GapSessions, GivenSessions
 from recsys_core.data.cards import DatasetCard
-from recsys_core.data.duck import arrow_batches, file_literal, literal
+from recsys_core.data.duck import arrow_batches, literal, parquet_sql
 from recsys_core.data.session_runs import Columns, in_sessions
 from recsys_core.errors import ContractError, DataError
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, events_writer, table_writer
@@ -65,7 +65,7 @@ def load_log(
             f"the log's parts begin at rows {list(first_rows)!r:.80}, they must begin at 0 and "
             "never fall; run `ingest` again"
         )
-    source = f"read_parquet({file_literal(interactions)}, hive_partitioning = false)"
+    source = parquet_sql(interactions)
     types = "[" + ", ".join(literal(name) for name in card.kept_types) + "]"
     cut_off = card.cut_off_microseconds
     before = "true" if cut_off is None else f"epoch_us(timestamp) < {cut_off}"

@@ -2,22 +2,27 @@
 
     manifest.json                      what was taken, and the SHA-256 of every other file
     interactions/part-000001.parquet   the source's own columns, the rows in the order they came
-    items.parquet  users.parquet       as last delivered, replaced whole
+    items-0123456789abcdef.parquet     as last delivered, named by its own SHA-256; so for users
+    .taking.json                       while files are moved here: the parts among them
 
-A part counts from the moment the manifest names it, and the manifest is written last: a run that is
-killed leaves at most a part that the next run writes again.
+Everything is written aside first. A file counts from the moment the manifest names it, and nothing
+that it names is touched before: a run that is killed leaves at most files that the next one puts
+right, and `.taking.json` proves that they were its own.
 """
 
 import fcntl
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from recsys_core.artifacts import MANIFEST, read_json, sha256, write_json
+from recsys_core.artifacts import MANIFEST, sha256, write_json
 from recsys_core.config import describe_errors
 from recsys_core.errors import BusyError, ConfigError, DataError
 
@@ -26,8 +31,11 @@ LOCK = ".lock"
 WORK = ".work"
 """Inside the snapshot, so that a finished part is moved and not copied; empty between calls."""
 
-OWN = {MANIFEST, PARTS, LOCK, WORK, "items.parquet", "users.parquet"}
+TAKING = ".taking.json"
+OWN = {MANIFEST, PARTS, LOCK, WORK, TAKING}
+TABLE_FILE = re.compile(r"(items|users)-[0-9a-f]{16}\.parquet")
 
+TableName = Literal["items", "users"]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -35,17 +43,27 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Part(_Record):
-    """`rows` were appended; with the re-delivered ones they are `rows_in`. `late` are among
-    `rows`, `redelivered_changed` (another content under the same key) among `redelivered`."""
+class Counts(_Record):
+    """What became of rows that came: `rows` were appended; with the re-delivered ones they are
+    `rows_in`. `late` are among `rows`, `redelivered_changed` (another content under the same key)
+    among `redelivered`."""
 
-    name: str
-    sha256: str
     rows: Count
     rows_in: Count
     redelivered: Count
     redelivered_changed: Count
     late: Count
+
+
+NO_ROWS = Counts(rows=0, rows_in=0, redelivered=0, redelivered_changed=0, late=0)
+
+
+class Part(Counts):
+    """A file of appended rows; `taken` is the day in UTC on which they came."""
+
+    name: str
+    sha256: str
+    taken: date
 
 
 class TakenFile(_Record):
@@ -66,17 +84,17 @@ class Manifest(_Record):
     parts: list[Part] = Field(default_factory=list)
     files: dict[str, TakenFile] = Field(default_factory=dict)
     watermark: str | None = None
-    tables: dict[Literal["items", "users"], str] = Field(default_factory=dict)
+    tables: dict[TableName, str] = Field(default_factory=dict)
+
+    @property
+    def parts_with_rows(self) -> list[Part]:
+        return [part for part in self.parts if part.rows]
 
     @property
     def first_rows(self) -> list[int]:
         """The number of the row at which each part begins that has any."""
-        firsts, row = [], 0
-        for part in self.parts:
-            if part.rows:
-                firsts.append(row)
-            row += part.rows
-        return firsts
+        rows = (part.rows for part in self.parts_with_rows)
+        return list(accumulate(rows, initial=0))[:-1]
 
 
 @contextmanager
@@ -112,18 +130,20 @@ def read_manifest(folder: Path) -> Manifest:
             "as `twotempo run` does, or correct ingest.path"
         )
     try:
-        return Manifest.model_validate(read_json(path))
+        return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(
-            f"{describe_errors(error, where=str(path))}; restore it, or take the log anew elsewhere"
+            f"{describe_errors(error, where=str(path))}; restore it from a copy and do not delete "
+            "it: it alone knows what was taken"
         ) from error
 
 
 def opened_manifest(folder: Path, *, row_key: Sequence[str]) -> Manifest:
     """The manifest to append to, its parts verified; an empty one for a new snapshot.
 
-    A part beyond the manifest was left by a run that was killed, and is written again. Raises
-    `ConfigError` where the snapshot has another row key, `DataError` where a part is not as it was.
+    A part beyond the manifest that a killed run was moving here is removed: its rows come again.
+    Raises `ConfigError` where the snapshot has another row key, `DataError` where a part is not as
+    it was, or nobody knows whose it is.
     """
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
@@ -134,14 +154,8 @@ def opened_manifest(folder: Path, *, row_key: Sequence[str]) -> Manifest:
             f"{folder}: the snapshot has the row key {manifest.row_key}, the card says "
             f"{sorted(row_key)}; correct snapshot.row_key, or take the log into a new folder"
         )
-    known = {part.name for part in manifest.parts} | {part_name(len(manifest.parts) + 1)}
-    strangers = sorted({path.name for path in (folder / PARTS).iterdir()} - known)
-    if strangers:
-        raise DataError(
-            f"{folder / PARTS}: {strangers[:3]} are not in the manifest; restore the manifest that "
-            "belongs to them, or move them away"
-        )
     verify_parts(folder, manifest)
+    _remove_unfinished(folder, manifest)
     return manifest
 
 
@@ -163,22 +177,79 @@ def snapshot_files(folder: Path) -> tuple[Manifest, list[Path], dict[str, Path]]
         raise DataError(f"{folder}: the snapshot has no rows; check what was delivered")
     tables: dict[str, Path] = {}
     for name, digest in manifest.tables.items():
-        tables[name] = folder / f"{name}.parquet"
+        tables[name] = folder / table_name(name, digest)
         _verify(tables[name], digest)
     return manifest, parts, tables
 
 
-def write_manifest(folder: Path, manifest: Manifest, *, before: Manifest) -> bool:
-    """Write the manifest if it says anything new; returns whether it does."""
-    if manifest == before and (folder / MANIFEST).exists():
-        return False
-    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    return True
+def put_in_place(folder: Path, manifest: Manifest, *, before: Manifest) -> bool:
+    """Move the new files of a manifest from the work folder to their places, and write it; returns
+    whether it says anything new. A damaged table is made good."""
+    work = folder / WORK
+    parts = manifest.parts[len(before.parts) :]
+    if parts:
+        _write(folder, TAKING, {part.name: part.sha256 for part in parts})
+    for part in parts:
+        (work / part.name).replace(folder / PARTS / part.name)
+    files = {table_name(name, digest): digest for name, digest in manifest.tables.items()}
+    for name, digest in files.items():
+        place = folder / name
+        if (work / name).exists() and not (place.exists() and sha256(place) == digest):
+            (work / name).replace(place)
+    changed = manifest != before or not (folder / MANIFEST).exists()
+    if changed:
+        _write(folder, MANIFEST, manifest.model_dump(mode="json"))
+    for path in folder.iterdir():
+        if TABLE_FILE.fullmatch(path.name) and path.name not in files:
+            path.unlink()
+    (folder / TAKING).unlink(missing_ok=True)
+    return changed
 
 
 def part_name(number: int) -> str:
     """The name of a part, numbered from 1."""
     return f"part-{number:06}.parquet"
+
+
+def table_name(name: TableName, digest: str) -> str:
+    """The name of a table's file: with another content it is another file."""
+    return f"{name}-{digest[:16]}.parquet"
+
+
+def _write(folder: Path, name: str, value: Any) -> None:
+    """Write a JSON file by way of the work folder: a killed run leaves no half of one elsewhere."""
+    write_json(folder / WORK / name, value)
+    (folder / WORK / name).replace(folder / name)
+
+
+def _remove_unfinished(folder: Path, manifest: Manifest) -> None:
+    """Remove the parts that the manifest does not name and a killed run was moving here; raise
+    `DataError` where there are others: rows that the manifest does not know of."""
+    named = {part.name for part in manifest.parts}
+    beyond = sorted(path for path in (folder / PARTS).iterdir() if path.name not in named)
+    moving = _moving(folder / TAKING)
+    strangers = [
+        path.name for path in beyond if path.name not in moving or sha256(path) != moving[path.name]
+    ]
+    if strangers:
+        raise DataError(
+            f"{folder / PARTS}: the manifest does not name {', '.join(strangers[:3])}; restore the "
+            f"{MANIFEST} that does, or move them away and deliver their rows again"
+        )
+    for path in beyond:
+        path.unlink()
+
+
+def _moving(path: Path) -> dict[str, str]:
+    """The SHA-256 of the parts that a killed run was moving to their place, by name."""
+    if not path.exists():
+        return {}
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(
+            f"{describe_errors(error, where=str(path))}; restore the snapshot from a copy"
+        ) from error
 
 
 def _verify(path: Path, digest: str) -> None:
@@ -196,7 +267,11 @@ def _refuse_strangers(folder: Path) -> None:
         raise ConfigError(f"{folder}: a file; ingest.path names the folder of the snapshot")
     if not folder.exists() or (folder / MANIFEST).exists():
         return
-    strangers = sorted({path.name for path in folder.iterdir()} - OWN)
+    strangers = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in OWN and not TABLE_FILE.fullmatch(path.name)
+    )
     if strangers:
         raise ConfigError(
             f"{folder}: no snapshot, and it has files in it ({', '.join(strangers[:3])}); "

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
@@ -17,7 +16,17 @@ from recsys_core.artifacts import sha256
 from recsys_core.data.cards import DatasetCard
 from recsys_core.data.column_sql import LAST_MICROSECOND, microseconds_sql, type_of
 from recsys_core.data.duck import identifier, literal
-from recsys_core.data.snapshot_manifest import PARTS, WORK, Manifest, Part, TakenFile, part_name
+from recsys_core.data.snapshot_manifest import (
+    PARTS,
+    WORK,
+    Counts,
+    Manifest,
+    Part,
+    TableName,
+    TakenFile,
+    part_name,
+    table_name,
+)
 from recsys_core.data.sources import Source, open_files, reading
 from recsys_core.errors import DataError
 
@@ -43,12 +52,13 @@ def append_part(
     card: DatasetCard,
     row_key: Sequence[str],
     now: datetime,
-) -> Manifest:
-    """Write one part with the new rows of all deliveries; returns the manifest that names it.
+) -> tuple[Manifest, Counts]:
+    """Write one part with the new rows of all deliveries; returns the manifest that names it, and
+    what became of the rows.
 
-    The manifest itself is not yet written. Where no row is new and no file was delivered there is
-    no part, and the manifest is as it was. Raises `DataError` where a delivery has other columns
-    than the first ever had, `ConfigError` where it lacks one that the card names.
+    The part lies in the work folder, for `put_in_place`. Where no row is new and no file was
+    delivered there is none, and the manifest is as it was. Raises `DataError` where a delivery has
+    other columns than the first ever had, `ConfigError` where it lacks one that the card names.
     """
     columns = dict(manifest.columns) or deliveries[0].source.types
     for delivery in deliveries:
@@ -59,45 +69,45 @@ def append_part(
     rows_in, files = _load(connection, deliveries, columns=columns, card=card)
     kept = _keep(connection, folder, manifest, columns=columns, card=card)
     rows = _find_new(connection, keys, kept=kept)
-    if rows == 0 and not files:
-        return manifest
-    name = part_name(len(manifest.parts) + 1)
-    written = folder / WORK / name
-    _write(connection, written, columns)
-    part = Part(
-        name=name,
-        sha256=sha256(written),
+    counts = Counts(
         rows=rows,
         rows_in=rows_in,
         redelivered=rows_in - rows,
         redelivered_changed=_changed(connection, keys, len(columns), kept=kept),
         late=_late(connection, card, now) if kept else 0,
     )
-    written.replace(folder / PARTS / name)
+    if rows == 0 and not files:
+        return manifest, counts
+    name = part_name(len(manifest.parts) + 1)
+    written = folder / WORK / name
+    _write(connection, written, columns)
+    day = now.astimezone(UTC).date()
+    part = Part(name=name, sha256=sha256(written), taken=day, **counts.model_dump())
     taken = {
         digest: TakenFile(name=file, rows=count, part=name)
         for digest, (file, count) in files.items()
     }
-    return manifest.model_copy(
+    after = manifest.model_copy(
         update={
             "columns": list(columns.items()),
             "parts": [*manifest.parts, part],
             "files": {**manifest.files, **taken},
         }
     )
+    return after, counts
 
 
 def replace_table(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
     *,
-    name: Literal["items", "users"],
+    name: TableName,
     folder: Path,
     manifest: Manifest,
 ) -> Manifest:
-    """Replace the table of items or users where its content changed; returns the manifest that says
-    so, not yet written."""
-    written, place = folder / WORK / f"{name}.parquet", folder / f"{name}.parquet"
+    """Write the table of items or users into the work folder, for `put_in_place`; returns the
+    manifest that names it."""
+    written = folder / WORK / f"{name}.parquet"
     # in order and by one thread: a query answers in any order, and the same rows must be the same
     # bytes
     threads = connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
@@ -106,8 +116,7 @@ def replace_table(
         _copy(connection, f"SELECT * FROM {source.sql} ORDER BY ALL", written)
     connection.execute(f"SET threads = {threads}")
     digest = sha256(written)
-    if not place.exists() or sha256(place) != digest:
-        written.replace(place)
+    written.replace(folder / WORK / table_name(name, digest))
     return manifest.model_copy(update={"tables": {**manifest.tables, name: digest}})
 
 

@@ -20,7 +20,15 @@ import pyarrow as pa
 
 from recsys_core.data.card_parts import FILE_ENDINGS
 from recsys_core.data.csv_files import LONGEST_LINE, check_gzip, csv_header, explain_csv
-from recsys_core.data.duck import file_literal, identifier, literal, one_line
+from recsys_core.data.duck import (
+    file_literal,
+    identifier,
+    literal,
+    one_line,
+    parquet_sql,
+    work_folder,
+)
+from recsys_core.data.parquet_times import readable_parquet
 from recsys_core.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -42,11 +50,14 @@ class Source:
     csv: bool = False
 
 
-def log_files(path: Path, *, besides: Sequence[Path] = ()) -> list[Path]:
+def log_files(
+    path: Path, *, besides: Sequence[Path] = (), may_be_empty: bool = False
+) -> list[Path]:
     """The files of a log: the file itself, or those of a folder by name, but for `besides`.
 
     In a folder, names that begin with `.` or `_` are left out, as writers of many files mark what
-    is not data; so are files with other endings, which a line tells.
+    is not data; so are files with other endings, which a line tells. A folder with nothing else in
+    it is an error unless it `may_be_empty`; one with files of other endings alone always is.
     """
     if path.is_file():
         return [path]
@@ -59,6 +70,8 @@ def log_files(path: Path, *, besides: Sequence[Path] = ()) -> list[Path]:
     ]
     files = [file for file in there if file.is_file() and _ending(file) is not None]
     others = [file.name for file in there if file not in files]
+    if not files and not others and may_be_empty:
+        return []
     if not files:
         raise ConfigError(
             f"{path}: no file in it ends in one of {', '.join(FILE_ENDINGS)}"
@@ -117,7 +130,9 @@ def open_files(
         found = _parquet_types(connection, file)
         _check_same(types or found, found, first=first, file=file)
         types = types or found
-    listed = ", ".join(map(file_literal, files))
+    work = work_folder(connection)
+    readable = files if work is None else [readable_parquet(file, work=work) for file in files]
+    listed = ", ".join(map(file_literal, readable))
     sql = f"read_parquet([{listed}], hive_partitioning = false)"
     return Source(sql=sql, name=name, types=types, files=tuple(files))
 
@@ -185,7 +200,7 @@ def _csv(files: Sequence[Path], *, name: str, empty_texts: bool) -> Source:
 
 
 def _parquet_types(connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, str]:
-    sql = f"read_parquet({file_literal(file)}, hive_partitioning = false)"
+    sql = parquet_sql(file)
     with reading(Source(sql=sql, name=str(file), types={}, files=(file,))):
         described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
     return {row[0]: row[1] for row in described}

@@ -4,12 +4,11 @@
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.errors import ConfigError, DataError
+from recsys_core.errors import DataError
 from recsys_core.sections import DaysSplit, SplitParams
 
 MICROSECONDS_PER_DAY = 86_400_000_000
@@ -26,15 +25,6 @@ class Split:
 
     def to_json(self) -> dict[str, int]:
         return asdict(self)
-
-
-def check_split(params: SplitParams, *, time_kind: Literal["absolute", "relative", "rank"]) -> None:
-    """Raise `ConfigError` where a log with this kind of time has no such split."""
-    if time_kind == "rank" and isinstance(params, DaysSplit):
-        raise ConfigError(
-            "split.kind is days, but the log's time is a rank and has no days; "
-            "set split to kind: quantile with a share in params.yaml"
-        )
 
 
 def split_by_time(

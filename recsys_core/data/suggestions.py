@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.data.duck import file_literal
+from recsys_core.data.duck import parquet_sql
 from recsys_core.data.log_facts import DAY_MICROSECONDS
 from recsys_core.data.splits import split_by_time
 from recsys_core.errors import DataError
@@ -56,7 +56,7 @@ def count_incomplete(
         "count(*) FILTER (WHERE no_time), count(*) FILTER (WHERE no_session) FROM "
         "(SELECT coalesce(trim(user_id), '') = '' AS no_user, "
         "coalesce(trim(item_id), '') = '' AS no_item, timestamp IS NULL AS no_time, "
-        f"{session} AS no_session FROM {_table(path)})"
+        f"{session} AS no_session FROM {parquet_sql(path)})"
     ).fetchall()[0]
     return Incomplete(*found)
 
@@ -65,7 +65,7 @@ def knows_days_alone(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
     """Whether (nearly) every time is a midnight."""
     times, midnights = connection.execute(
         f"SELECT count(timestamp), count(*) FILTER (WHERE epoch_us(timestamp) % {DAY_MICROSECONDS} "
-        f"= 0) FROM {_table(path)}"
+        f"= 0) FROM {parquet_sql(path)}"
     ).fetchall()[0]
     return bool(times > 0 and midnights >= 0.99 * times)
 
@@ -80,7 +80,7 @@ def suggest_gap(connection: duckdb.DuckDBPyConnection, path: Path) -> Gap:
         return Gap(24 * HOUR, "every time is a midnight: a session is what a user does on one day")
     gaps = connection.execute(
         "SELECT gap FROM (SELECT (epoch_us(timestamp) - lag(epoch_us(timestamp)) OVER "
-        f"(PARTITION BY user_id ORDER BY timestamp)) / 1e6 AS gap FROM {_table(path)} "
+        f"(PARTITION BY user_id ORDER BY timestamp)) / 1e6 AS gap FROM {parquet_sql(path)} "
         "WHERE user_id IS NOT NULL AND timestamp IS NOT NULL) WHERE gap > 0"
     ).fetchnumpy()["gap"]
     if len(gaps) < FEW_GAPS:
@@ -139,7 +139,3 @@ def suggest_split(
 def _density(doublings: npt.NDArray[np.float64], seconds: float) -> float:
     """The share of gaps within half a doubling of `seconds`."""
     return float(np.mean(np.abs(doublings - np.log2(seconds)) < 0.5))
-
-
-def _table(path: Path) -> str:
-    return f"read_parquet({file_literal(path)}, hive_partitioning = false)"

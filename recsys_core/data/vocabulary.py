@@ -2,9 +2,10 @@
 
 idx 0 is PAD; real ones count from 1 in the order of first arrival (`sessions.py`): of the first
 appearance in the log, or of the delivery that brought it where that came later. So what was known
-before a time is a prefix, one integer, `known_before(time)`, is a model's whole vocabulary, and a
-log that grows appends ids and never renumbers one. An event whose row came late may lie before a
-time at which its item was not known.
+before a time is a prefix, one integer, `known_before(time)`, is a model's whole vocabulary. A log
+that grows at its end appends ids and never renumbers one; where rows come late only a snapshot
+knows that they did, and a single file that is written anew renumbers what a late row's new id
+stands before. An event whose row came late may lie before a time at which its item was not known.
 """
 
 from dataclasses import dataclass

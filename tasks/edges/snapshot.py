@@ -2,19 +2,29 @@
 ingest reads."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
-from recsys_core.artifacts import sha256
-from recsys_core.data.card_parts import FilesSource, PostgresSource
+from recsys_core.artifacts import sha256, write_json
+from recsys_core.data.card_parts import FILE_ENDINGS, FilesSource, PostgresSource
 from recsys_core.data.card_parts import Snapshot as SnapshotRules
 from recsys_core.data.cards import DatasetCard, read_card
 from recsys_core.data.duck import open_duckdb
-from recsys_core.data.snapshot_manifest import Manifest, held, opened_manifest, write_manifest
+from recsys_core.data.snapshot_manifest import (
+    NO_ROWS,
+    Counts,
+    Manifest,
+    TableName,
+    held,
+    opened_manifest,
+    put_in_place,
+)
 from recsys_core.data.snapshots import Delivery, append_part, replace_table
-from recsys_core.data.sources import log_files, open_file, open_files
+from recsys_core.data.sources import Source, log_files, open_file, open_files
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
 from recsys_core.sections import Ingest, Snapshot
@@ -27,8 +37,22 @@ logger = logging.getLogger(__name__)
 MEMORY_MB = 1024
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What one run took: the manifest that names it, what became of the rows that it read, and the
+    rows of files that lie there still, whose content was taken before."""
+
+    manifest: Manifest
+    counts: Counts
+    rows_taken_before: int = 0
+
+
 def run(*, layout: Layout, ingest: Ingest, snapshot: Snapshot) -> None:
-    """Bring the snapshot in `ingest.path` up to date; where nothing is new, no byte changes."""
+    """Bring the snapshot in `ingest.path` up to date; where nothing is new, no byte of it changes.
+
+    What became of the rows is this run's report, also where all of them came again.
+    """
+    layout.report("snapshot").unlink(missing_ok=True)
     card = read_card(layout.card(ingest.dataset))
     rules = card.snapshot
     if rules is None:
@@ -42,13 +66,13 @@ def run(*, layout: Layout, ingest: Ingest, snapshot: Snapshot) -> None:
         before = opened_manifest(folder, row_key=rules.row_key)
         with open_duckdb(work, memory_mb=MEMORY_MB) as connection:
             if isinstance(source, FilesSource):
-                after = _take_files(connection, card, source, rules, folder, delivered, before)
+                taken = _take_files(connection, card, source, rules, folder, delivered, before)
             elif isinstance(source, PostgresSource):
-                after = _take_query(connection, card, source, rules, folder, work, before)
+                taken = _take_query(connection, card, source, rules, folder, work, before)
             else:
                 raise ConfigError(f"card {card.name}: a simulated log needs no snapshot")
-        changed = write_manifest(folder, after, before=before)
-    _report(card, before, after, changed=changed)
+        changed = put_in_place(folder, taken.manifest, before=before)
+    _report(layout, card, before, taken, changed=changed)
 
 
 def _delivered(layout: Layout, ingest: Ingest, snapshot: Snapshot) -> Path:
@@ -77,18 +101,18 @@ def _take_files(
     rules: SnapshotRules,
     folder: Path,
     delivered: Path,
-    manifest: Manifest,
-) -> Manifest:
-    tables = {"items": source.items, "users": source.users}
-    besides = [delivered / name for name in tables.values() if name is not None]
-    files = log_files(delivered / source.interactions, besides=besides)
+    before: Manifest,
+) -> Taken:
+    """Take the files that are not known by their content. Those that were taken may be gone, also
+    all of them."""
+    files = _files(source, delivered, before)
     seen = {file: _seen(file) for file in files}
     digests = {file: sha256(file) for file in files}
-    known = [file for file in files if digests[file] in manifest.files]
+    known = [before.files[digests[file]].rows for file in files if digests[file] in before.files]
     if known:
-        rows = sum(manifest.files[digests[file]].rows for file in known)
-        logger.info("event=snapshot taken_before=%d rows_redelivered=%d", len(known), rows)
-    new = [file for file in files if file not in known]
+        logger.info("event=snapshot taken_before=%d rows_redelivered=%d", len(known), sum(known))
+    new = [file for file in files if digests[file] not in before.files]
+    after, counts = before, NO_ROWS
     if new:
         deliveries = [
             Delivery(
@@ -98,11 +122,11 @@ def _take_files(
             )
             for file in new
         ]
-        manifest = append_part(
+        after, counts = append_part(
             connection,
             deliveries,
             folder=folder,
-            manifest=manifest,
+            manifest=before,
             card=card,
             row_key=rules.row_key,
             now=datetime.now(UTC),
@@ -112,12 +136,44 @@ def _take_files(
                 raise DataError(
                     f"{file}: it changed while it was read; deliver a file whole, by renaming it"
                 )
-    if source.items is not None:
-        items = open_file(connection, delivered / source.items)
-        manifest = replace_table(connection, items, name="items", folder=folder, manifest=manifest)
-    if source.users is not None:
-        users = open_file(connection, delivered / source.users)
-        manifest = replace_table(connection, users, name="users", folder=folder, manifest=manifest)
+    tables: dict[TableName, Source] = {}
+    for name, file in _tables(source, delivered).items():
+        if file.exists() or name not in before.tables:
+            tables[name] = open_file(connection, file)
+        else:
+            logger.info("event=snapshot table=%s not delivered: the last one stays", name)
+    after = _take_tables(connection, tables, folder=folder, manifest=after)
+    return Taken(manifest=after, counts=counts, rows_taken_before=sum(known))
+
+
+def _files(source: FilesSource, delivered: Path, manifest: Manifest) -> list[Path]:
+    """The files that lie there; none at all is an error only where none was ever taken."""
+    log = delivered / source.interactions
+    taken = bool(manifest.files)
+    files: list[Path] = []
+    # a log in one file may be gone as well once it was taken; a folder may not
+    if not (taken and not log.exists() and log.name.lower().endswith(FILE_ENDINGS)):
+        besides = list(_tables(source, delivered).values())
+        files = log_files(log, besides=besides, may_be_empty=taken)
+    if not files:
+        logger.info("event=snapshot nothing_delivered=%s", log)
+    return files
+
+
+def _tables(source: FilesSource, delivered: Path) -> dict[TableName, Path]:
+    named: dict[TableName, str | None] = {"items": source.items, "users": source.users}
+    return {name: delivered / file for name, file in named.items() if file is not None}
+
+
+def _take_tables(
+    connection: duckdb.DuckDBPyConnection,
+    tables: Mapping[TableName, Source],
+    *,
+    folder: Path,
+    manifest: Manifest,
+) -> Manifest:
+    for name, table in tables.items():
+        manifest = replace_table(connection, table, name=name, folder=folder, manifest=manifest)
     return manifest
 
 
@@ -128,33 +184,34 @@ def _take_query(
     rules: SnapshotRules,
     folder: Path,
     work: Path,
-    manifest: Manifest,
-) -> Manifest:
+    before: Manifest,
+) -> Taken:
     answer = copy_out(
-        read_settings().source_dsn, source, rules=rules, since=manifest.watermark, folder=work
+        read_settings().source_dsn, source, rules=rules, since=before.watermark, folder=work
     )
     rows = open_files(
         connection, [answer.interactions], name="source.interactions", empty_texts=True
     )
-    after = append_part(
+    after, counts = append_part(
         connection,
         [Delivery(name="source.interactions", source=rows, sha256=None)],
         folder=folder,
-        manifest=manifest,
+        manifest=before,
         card=card,
         row_key=rules.row_key,
         now=datetime.now(UTC),
     )
-    if after != manifest:
+    if after != before:
         # it moves only with rows: otherwise a run with nothing new would change the manifest
         after = after.model_copy(update={"watermark": answer.watermark})
-    if answer.items is not None:
-        items = open_files(connection, [answer.items], name="source.items", empty_texts=True)
-        after = replace_table(connection, items, name="items", folder=folder, manifest=after)
-    if answer.users is not None:
-        users = open_files(connection, [answer.users], name="source.users", empty_texts=True)
-        after = replace_table(connection, users, name="users", folder=folder, manifest=after)
-    return after
+    answers: dict[TableName, Path | None] = {"items": answer.items, "users": answer.users}
+    tables = {
+        name: open_files(connection, [file], name=f"source.{name}", empty_texts=True)
+        for name, file in answers.items()
+        if file is not None
+    }
+    after = _take_tables(connection, tables, folder=folder, manifest=after)
+    return Taken(manifest=after, counts=counts)
 
 
 def _seen(file: Path) -> tuple[int, int]:
@@ -163,18 +220,25 @@ def _seen(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _report(card: DatasetCard, before: Manifest, after: Manifest, *, changed: bool) -> None:
-    for part in after.parts[len(before.parts) :]:
-        logger.info(
-            "event=snapshot part=%s rows_in=%d rows=%d redelivered=%d redelivered_changed=%d "
-            "late=%d",
-            part.name,
-            part.rows_in,
-            part.rows,
-            part.redelivered,
-            part.redelivered_changed,
-            part.late,
-        )
+def _report(
+    layout: Layout, card: DatasetCard, before: Manifest, taken: Taken, *, changed: bool
+) -> None:
+    """Say and write what this run took; the snapshot itself remembers only what it appended."""
+    after, counts = taken.manifest, taken.counts
+    facts = {
+        "parts": len(after.parts) - len(before.parts),
+        **counts.model_dump(),
+        "rows_taken_before": taken.rows_taken_before,
+    }
+    write_json(layout.report("snapshot"), facts)
+    logger.info(
+        "event=snapshot rows_in=%d rows=%d redelivered=%d redelivered_changed=%d late=%d",
+        counts.rows_in,
+        counts.rows,
+        counts.redelivered,
+        counts.redelivered_changed,
+        counts.late,
+    )
     logger.info(
         "event=snapshot dataset=%s parts=%d rows=%d watermark=%s changed=%s",
         card.name,

@@ -2,17 +2,19 @@
 
 import logging
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from recsys_core.artifacts import write_json
-from recsys_core.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys_core.columns import ITEM_ID, USER_ID
 from recsys_core.data.card_parts import FilesSource, SimulatorSource
 from recsys_core.data.cards import DatasetCard, read_card, write_resolved_card
-from recsys_core.data.duck import file_literal, open_duckdb
+from recsys_core.data.duck import open_duckdb
 from recsys_core.data.ingestion import id_column, ingest_features, ingest_interactions
+from recsys_core.data.log_facts import log_facts
 from recsys_core.data.oracle import write_oracle
 from recsys_core.data.simulator import simulate
 from recsys_core.data.snapshot_manifest import snapshot_files
@@ -35,12 +37,17 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
         raise ConfigError(f"{card_path}: name is {card.name!r}, it must be {ingest.dataset!r}")
     if folder.is_file():
         raise ConfigError(f"{folder}: a file; ingest.path names the folder that it lies in")
+    if folder.resolve().is_relative_to(layout.stage("ingest").resolve()):
+        raise ConfigError(
+            f"ingest.path is {ingest.path!r}, which this stage empties before it writes there; "
+            "move the log out of `artifacts`"
+        )
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; ingest.path names the folder with the log")
     out = layout.stage("ingest")
     shutil.rmtree(out, ignore_errors=True)  # another card may have had features or an oracle
     with open_duckdb(out.parent, memory_mb=MEMORY_MB) as connection:
-        log, items, users, first_rows = _open(connection, card, folder, layout)
+        log, items, users, parts = _open(connection, card, folder, layout)
         report = ingest_interactions(connection, log, card=card, path=layout.interactions)
         if items is not None and card.item_features:
             report["item_features"] = ingest_features(
@@ -62,16 +69,17 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
             )
         report |= _describe(connection, layout.interactions)
     write_resolved_card(layout.resolved_card, card)
-    write_json(layout.parts, {"first_rows": first_rows, "unit_hint": report.get("unit_hint")})
+    write_json(layout.parts, {**parts, "unit_hint": report.get("unit_hint")})
     write_json(layout.report("ingest"), {"dataset": card.name, "files": len(log.files), **report})
     logger.info("ingest dataset=%s rows=%s", card.name, report["rows_out"])
 
 
 def _open(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, folder: Path, layout: Layout
-) -> tuple[Source, Source | None, Source | None, list[int]]:
-    """The log, the items and the users of a card's source, and the rows at which the log's parts
-    begin; simulated ones are drawn here."""
+) -> tuple[Source, Source | None, Source | None, dict[str, Any]]:
+    """The log, the items and the users of a card's source, and of the log's parts the rows at which
+    they begin and the days on which a snapshot took them; simulated ones are drawn here."""
+    whole = {"first_rows": [0], "taken": None}
     source = card.source
     if card.snapshot is not None:
         manifest, parts, tables = snapshot_files(folder)
@@ -80,7 +88,8 @@ def _open(
             for name in ("items", "users")
         ]
         log = open_files(connection, parts, name=str(folder))
-        return log, described[0], described[1], manifest.first_rows
+        taken = [part.taken.isoformat() for part in manifest.parts_with_rows]
+        return log, described[0], described[1], {"first_rows": manifest.first_rows, "taken": taken}
     if isinstance(source, SimulatorSource):
         simulated = simulate(source, words=folder)
         write_oracle(layout.oracle, simulated.oracle)
@@ -88,7 +97,7 @@ def _open(
             open_table(connection, simulated.interactions, name="simulated log"),
             open_table(connection, simulated.items, name="simulated items"),
             open_table(connection, simulated.users, name="simulated users"),
-            [0],
+            whole,
         )
     if not isinstance(source, FilesSource):
         raise ConfigError(f"card {card.name}: a source of kind {source.kind} needs a snapshot")
@@ -96,24 +105,26 @@ def _open(
     items = None if source.items is None else open_file(connection, folder / source.items)
     users = None if source.users is None else open_file(connection, folder / source.users)
     log = open_log(connection, folder / source.interactions, besides=besides)
-    return log, items, users, [0]
+    return log, items, users, whole
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, interactions: Path) -> dict[str, Any]:
     """Distinct ids and the span of time, as they came."""
-    query = f"""
-        SELECT count(DISTINCT {USER_ID}), count(DISTINCT {ITEM_ID}),
-               strftime(min({TIMESTAMP}), '%Y-%m-%dT%H:%M:%S.%fZ'),
-               strftime(max({TIMESTAMP}), '%Y-%m-%dT%H:%M:%S.%fZ')
-        FROM read_parquet({file_literal(interactions)}, hive_partitioning = false)
-        """
-    users, items, first, last = connection.execute(query).fetchall()[0]
+    facts = log_facts(connection, interactions)
     return {
-        "users": users,
-        "items": items,
-        "first_timestamp": first,
-        "last_timestamp": last,
+        "users": facts.users,
+        "items": facts.items,
+        "first_timestamp": _iso(facts.first),
+        "last_timestamp": _iso(facts.last),
     }
+
+
+def _iso(timestamp: int | None) -> str | None:
+    """Microseconds since 1970 as a date and time."""
+    if timestamp is None:
+        return None
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=timestamp)  # noqa: DTZ001 (UTC)
+    return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 if __name__ == "__main__":

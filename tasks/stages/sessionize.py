@@ -10,11 +10,12 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.cards import read_resolved_card
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.sessions import load_log, write_event_columns, write_vocabularies
-from recsys_core.data.splits import check_split, split_by_time
+from recsys_core.data.splits import split_by_time
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
 from recsys_core.sections import Sessionize, SplitParams
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
+from tasks.clock import check_clock
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
     card = read_resolved_card(layout.resolved_card)
-    check_split(split, time_kind=card.time.kind)
+    check_clock(card.time.kind, split=split)
     first_rows = read_json(layout.parts)["first_rows"]
     shutil.rmtree(layout.stage("sessionize"), ignore_errors=True)  # a killed run left pieces
     with open_duckdb(

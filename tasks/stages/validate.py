@@ -7,6 +7,7 @@ run, after everything that was found is written.
 
 import logging
 import math
+import shutil
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,8 @@ import pyarrow.compute as pc
 
 from recsys_core.artifacts import atomic_path, read_json, write_json
 from recsys_core.columns import (
+    CONTEXT,
+    DAYS_AHEAD,
     FINITE_VALUE,
     ITEM_ID,
     REASON,
@@ -44,6 +47,7 @@ from recsys_core.sections import Validate
 from recsys_core.tables import INTERACTIONS, VALID_INTERACTIONS, read_batches, table_writer
 from tasks.door import Door, Rule, judge, open_door
 from tasks.findings import EXAMPLES, Example, Findings, LogFinding, RowFinding
+from tasks.future import Future, future_of
 from tasks.rules import UNIT_FITS, log_rules, row_rules
 from tasks.step import main
 from tasks.validation_page import validation_page
@@ -58,14 +62,21 @@ def run(*, layout: Layout, validate: Validate) -> None:
     found = pa.schema([*INTERACTIONS, *card.context_fields])
     if next(read_batches(layout.interactions, found, rows=1), None) is None:
         raise DataError(f"{layout.interactions}: it has no rows; check the log that ingest reads")
-    rules = row_rules(card, timestamps_before=validate.timestamps_before)
+    shutil.rmtree(layout.stage("validate"), ignore_errors=True)  # a run that was killed left pieces
+    parts = read_json(layout.parts)
+    future = future_of(parts, before=validate.timestamps_before)
+    rules = row_rules(card, knows_future=future is not None)
     door = open_door()
     with open_duckdb(layout.stage("validate").parent, memory_mb=validate.memory_mb) as connection:
-        reasons, rows = sort_rows(connection, door, card, rules, layout=layout, validate=validate)
-        findings = judge_log(connection, door, card, reasons, rows, layout=layout)
+        reasons, rows = sort_rows(
+            connection, door, card, rules, layout=layout, future=future, batch=validate.batch_rows
+        )
+        findings = judge_log(
+            connection, door, card, reasons, rows, layout=layout, unit_hint=parts["unit_hint"]
+        )
     write_json(layout.report("validate"), findings.report())
     page = layout.validation_page.relative_to(layout.root).as_posix()
-    complaint = findings.complaint(page=page, unit_hint=_unit_hint(layout))
+    complaint = findings.complaint(page=page, unit_hint=parts["unit_hint"])
     with atomic_path(layout.validation_page) as temporary:
         temporary.write_text(validation_page(card, findings, complaint=complaint), encoding="utf-8")
     logger.info(
@@ -85,7 +96,8 @@ def sort_rows(
     rules: list[Rule],
     *,
     layout: Layout,
-    validate: Validate,
+    future: Future | None,
+    batch: int,
 ) -> tuple[Counter[str], tuple[RowFinding, ...]]:
     """Write each row to the valid ones or to quarantine; returns how many have each reason (rules'
     names, joined by `;`), and what was found by rule."""
@@ -101,11 +113,11 @@ def sort_rows(
         table_writer(layout.valid_interactions, valid, key=key) as write_valid,
         table_writer(layout.quarantine, rejected, key=key) as write_rejected,
     ):
-        for rows in read_batches(layout.interactions, found, rows=validate.batch_rows):
+        for rows in read_batches(layout.interactions, found, rows=batch):
             repeats = None
             if card.duplicates == "quarantine":
                 repeats = repeats_of(connection, rows[SOURCE_ROW].to_numpy())
-            broken = judge(door, judged_columns(rows, repeats), rules)
+            broken = judge(door, judged_columns(rows, repeats=repeats, future=future), rules)
             bad, why = reasons_of(broken)
             mask = pa.array(bad)
             write_valid(rows.filter(pc.invert(mask)))
@@ -130,6 +142,7 @@ def judge_log(
     rows: tuple[RowFinding, ...],
     *,
     layout: Layout,
+    unit_hint: str | None,
 ) -> Findings:
     """What the log as a whole is beside what its card expects; its valid rows are meant, except
     for the share of bad ones."""
@@ -142,7 +155,7 @@ def judge_log(
     facts: dict[str, float | None] = {
         "bad_share": (came.rows - went.rows) / came.rows,
         "rows": went.rows,
-        UNIT_FITS: 1 if _unit_hint(layout) is None else 0,
+        UNIT_FITS: 1 if unit_hint is None else 0,
         "last_day_share": _last_day_share(card, went, days_out),
     }
     for name, features, key in (
@@ -178,21 +191,27 @@ def judge_log(
     )
 
 
-def judged_columns(rows: pa.Table, repeats: npt.NDArray[np.int64] | None) -> pa.Table:
-    """The columns that rules may look at.
+def judged_columns(
+    rows: pa.Table, *, repeats: npt.NDArray[np.int64] | None, future: Future | None
+) -> pa.Table:
+    """The columns that rules may look at, the log's own with `CONTEXT` before their names.
 
     `FINITE_VALUE` has the values that are numbers, `VALUE` infinity where something else stood;
-    `REPEATS` is how many equal rows come before a row.
+    `REPEATS` is how many equal rows come before a row, `DAYS_AHEAD` how many days its timestamp
+    lies in its future: 0 or more, or less than 0 where it does not.
     """
     value = rows[VALUE]
     unread = pc.is_nan(value)
     finite = pc.if_else(pc.is_finite(value), value, pa.scalar(None, pa.float32()))
     # pandas takes NaN for missing, but here it is a value that could not be read
     read = pc.if_else(unread, pa.scalar(np.inf, pa.float32()), value)
-    columns = rows.drop_columns([SOURCE_ROW]).set_column(
-        rows.column_names.index(VALUE) - 1, VALUE, read
+    columns = rows.rename_columns(
+        [name if name in INTERACTIONS.names else f"{CONTEXT}{name}" for name in rows.column_names]
     )
-    columns = columns.append_column(FINITE_VALUE, finite)
+    columns = columns.set_column(rows.column_names.index(VALUE), VALUE, read)
+    columns = columns.drop_columns([SOURCE_ROW]).append_column(FINITE_VALUE, finite)
+    if future is not None:
+        columns = columns.append_column(DAYS_AHEAD, future.days_ahead(rows))
     return columns if repeats is None else columns.append_column(REPEATS, pa.array(repeats))
 
 
@@ -228,7 +247,12 @@ def _last_day_share(card: DatasetCard, log: LogFacts, per_day: dict[int, int]) -
 
 def _examples(rows: pa.Table, column: str, card: DatasetCard) -> list[Example]:
     """What stands in the column of each of these rows; of a repeated row, what it is."""
-    shown = {FINITE_VALUE: [VALUE], REPEATS: [USER_ID, ITEM_ID, TIMESTAMP]}.get(column, [column])
+    instead = {
+        FINITE_VALUE: [VALUE],
+        REPEATS: [USER_ID, ITEM_ID, TIMESTAMP],
+        DAYS_AHEAD: [TIMESTAMP],
+    }
+    shown = instead.get(column, [column.removeprefix(CONTEXT)])
     examples = []
     for row in rows.to_pylist():
         values = [_text(row[name], card) for name in shown if row[name] is not None]
@@ -251,12 +275,6 @@ def _text(value: datetime | float | str, card: DatasetCard) -> str:
     if len(text) > LONGEST_EXAMPLE:
         return f"{text[:LONGEST_EXAMPLE]}… ({len(text):,} characters)"
     return text
-
-
-def _unit_hint(layout: Layout) -> str | None:
-    """The unit that the timestamps seem to have, where ingest found another than the card's."""
-    hint: str | None = read_json(layout.parts).get("unit_hint") if layout.parts.exists() else None
-    return hint
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_describe_every_artifact_of_a_run(finished_run: FinishedRun) -> None:
 
 
 def test_a_running_workspace_is_refused(finished_run: FinishedRun) -> None:
-    from flows.workspace import locked
+    from flows.locks import locked
 
     with locked(finished_run.clone.workspace):
         done = finished_run.clone.twotempo("score", code=1)

@@ -130,6 +130,7 @@ def test_a_scheduled_run_brings_the_new_day_into_the_table(
         "redelivered": 0,
         "redelivered_changed": 0,
         "late": 0,
+        "rows_taken_before": DAYS * USERS * SESSION,
     }
     ingested = read_json(world.layout("nightly").report("ingest"))
     assert ingested["rows_out"] == delivered

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.locks import SERVE_LOCK, held_lock, locked, serving
 from flows.workspace import (
     MARK,
     chosen_overrides,
     effective_params,
     existing,
-    held_lock,
-    locked,
     mirror,
     prepared,
     refreshed,
@@ -263,6 +262,37 @@ def test_reading_wants_a_prepared_workspace(checkout: Path, tmp_path: Path) -> N
     assert existing(checkout / "runs" / "default") == checkout / "runs" / "default"
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"a"', '{"overrides": "seed=9"}', '{"overrides": [9]}', "\xff"]
+)
+def test_a_broken_mark_is_no_artifact_of_a_stage(checkout: Path, text: str) -> None:
+    """It was told to be deleted, after which the folder was refused as a stranger's."""
+    folder = checkout / "runs" / "default"
+    prepare(folder, checkout, "seed=9")
+    (folder / MARK).write_text(text, encoding="latin-1")
+    for given in ([], ["seed=9"]):
+        with pytest.raises(ConfigError, match=r"write \{\} into it and give them again with -S"):
+            chosen_overrides(folder, given, called_from=checkout)
+    (folder / MARK).write_text("{}")
+    chosen = chosen_overrides(folder, ["seed=9"], called_from=checkout)
+    prepare(folder, checkout, *chosen.values)
+
+
+def test_a_workspace_is_served_once_while_its_runs_come_and_go(
+    checkout: Path, tmp_path: Path
+) -> None:
+    folder = checkout / "runs" / "default"
+    with serving(folder):
+        with pytest.raises(StepError, match="is served already; end that"), serving(folder):
+            pass
+        assert [path.name for path in folder.iterdir()] == [SERVE_LOCK]
+        prepare(folder, checkout)
+        with serving(tmp_path / "other"):
+            pass
+    with serving(folder):
+        pass
+
+
 def _hold(folder: Path, held: "multiprocessing.synchronize.Event") -> None:
     with locked(folder):
         held.set()
@@ -319,6 +349,10 @@ def test_no_row_can_be_of_the_day_after_tomorrow(checkout: Path) -> None:
 
     assert day() == date(2024, 3, 1)
     assert day("validate.timestamps_before=2030-01-01") == date(2030, 1, 1)
+    # what was typed stays, a null too
+    assert day("validate.timestamps_before=null") is None
+    assert day("validate={timestamps_before: null, batch_rows: 9, memory_mb: 9}") is None
+    assert day("validate.memory_mb=512") == date(2024, 3, 1)
     prepare(folder, checkout)
     before = datetime.now(UTC).date()
     written = yaml.safe_load((folder / "params.yaml").read_text())["validate"]["timestamps_before"]

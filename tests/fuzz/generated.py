@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def write_case(root: Path, number: int) -> int:
     else:
         path.mkdir()
         cuts = np.linspace(0, len(case.log), case.files + 1).astype(int)
-        for part, (low, high) in enumerate(zip(cuts, cuts[1:], strict=False)):
+        for part, (low, high) in enumerate(pairwise(cuts)):
             name = path / f"part {part}{case.ending}"
             write_table(name, case.log.slice(low, high - low), quote_all=case.quote_all)
     for name, table in case.features.items():
@@ -209,7 +210,9 @@ def _card(
     sessions += [{"kind": "given"}] * 2 if has_session else []
     sessions += [gap] * 2 if kind != "rank" else []
     rules: dict[str, dict[str, Any]] = {}
-    for name in draw(st.lists(st.sampled_from(texts + numbers), max_size=1 if calm else 3, unique=True)):
+    for name in draw(
+        st.lists(st.sampled_from(texts + numbers), max_size=1 if calm else 3, unique=True)
+    ):
         rule: dict[str, Any] = {"required": draw(st.booleans())}
         if name in numbers:
             low, high = sorted((draw(st.floats(-1e6, 1e6)), draw(st.floats(-1e6, 1e6))))
@@ -243,7 +246,9 @@ def _params(draw: st.DrawFn, calm: bool) -> dict[str, Any]:
     value["ingest"] = {"dataset": "small", "path": "data"}
     value["validate"] = {
         "batch_rows": draw(st.sampled_from([17, 1_000, 2_000_000])),
-        "timestamps_before": draw(st.sampled_from([None, date(2023, 11, 16), *([] if calm else [date(1, 1, 1)])])),
+        "timestamps_before": draw(
+            st.sampled_from([None, date(2023, 11, 16), *([] if calm else [date(1, 1, 1)])])
+        ),
         "memory_mb": 256,
     }
     value["sessionize"] = {"memory_mb": 256}
@@ -263,9 +268,7 @@ def _params(draw: st.DrawFn, calm: bool) -> dict[str, Any]:
 
 
 @st.composite
-def _ids(
-    draw: st.DrawFn, rows: int, rng: np.random.Generator, calm: bool = False
-) -> pa.Array:
+def _ids(draw: st.DrawFn, rows: int, rng: np.random.Generator, calm: bool = False) -> pa.Array:
     pools: list[tuple[st.SearchStrategy[Any], pa.DataType]] = [
         (TEXTS, pa.string()),
         (TEXTS, pa.large_string()),
@@ -355,7 +358,7 @@ def _features(
     """Tables of items and users, with the features that the card names of them."""
     found = {}
     for which, key in (("items", names[1]), ("users", names[0])):
-        if not draw(st.integers(0, 3)) == 0:
+        if draw(st.integers(0, 3)) > 0:
             continue
         ids = log[key].to_pylist()
         if draw(st.integers(0, 3)):
@@ -367,7 +370,9 @@ def _features(
             if name.lower() == key.lower():
                 continue
             kinds[name] = draw(
-                st.sampled_from(["categorical", "multi_categorical", "numeric", "text", "timestamp"])
+                st.sampled_from(
+                    ["categorical", "multi_categorical", "numeric", "text", "timestamp"]
+                )
             )
             part = draw(_numbers(len(ids), rng) | _ids(len(ids), rng))
             table[name] = part

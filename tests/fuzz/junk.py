@@ -1,8 +1,8 @@
-"""A sound log whose card or params.yaml holds nonsense: keys gone or renamed, values of any kind."""
+"""A sound log whose card or params.yaml holds nonsense: keys gone or renamed, odd values."""
 
 import copy
-from datetime import UTC, date, datetime
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,19 @@ ROWS = 40
 JUNK: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**6, 2**31, 2**63, 10**30, -(10**30), 0.5, -0.0, 1e-300),
     *(1e300, float("nan"), float("inf"), float("-inf"), "", " ", "0", "yes", "null", "nan", "~"),
-    *("a\nb", "\0", "\x1b[31m", "x" * 5_000, "商品", "../..", "/", ".", "*", "log.parquet", "small"),
+    *(
+        "a\nb",
+        "\0",
+        "\x1b[31m",
+        "x" * 5_000,
+        "商品",
+        "../..",
+        "/",
+        ".",
+        "*",
+        "log.parquet",
+        "small",
+    ),
     *("user", "item", "at", "user_id", "timestamp", "given", "gap", "none", "files", "postgres"),
     *("simulator", "absolute", "rank", "us", "iso", "(", "[", "(?P<a>.)", "\\", "days", "quantile"),
     *([], [[]], [None], ["user"], {}, {"kind": "files"}, {"kind": None}, {"a": {"b": [{}]}}),
@@ -31,7 +43,14 @@ KEYS: tuple[Any, ...] = ("kind", "colour", "", "user_id", "a\nb", "x" * 700, 7, 
 TEXTS = (
     *("a: [", "- 1\n- 2\n", "", "just a text", "a: 2023-99-99", "a: 0x", "? [1]\n: 2", "&a [*a]"),
     *("!!python/object:os.system {}", "a: !!binary x", "a: !!float x", "a: !!int x", "\t\ta: 1"),
-    *("a: 1\na: 2\n", "[" * 3_000, "{a: " * 3_000, "a: \x00", "%YAML 9.9\n---\na", "---\na\n---\nb"),
+    *(
+        "a: 1\na: 2\n",
+        "[" * 3_000,
+        "{a: " * 3_000,
+        "a: \x00",
+        "%YAML 9.9\n---\na",
+        "---\na\n---\nb",
+    ),
     *("a: !!timestamp x", "a: 1:99:99", "a: .inf", "<<: 1", "a: 1e999999", "a: " + "9" * 5_000),
 )
 

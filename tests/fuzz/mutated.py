@@ -1,4 +1,5 @@
-"""Rows of a real log in a damaged file: bytes flipped, cut, repeated; lines swapped; columns renamed.
+"""Rows of a real log in a damaged file: bytes flipped, cut or repeated, lines swapped, columns
+renamed.
 
 Where the public logs are not beside the repository, the rows are those of the simulator.
 """
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from recsys_core.config import read_yaml
-from recsys_core.data.cards import read_card
 from recsys_core.data.card_parts import SimulatorSource
+from recsys_core.data.cards import read_card
 from recsys_core.data.simulator import simulate
 from tests.fuzz.generated import write_table
 from tests.fuzz.outcome import file_rows
@@ -152,7 +153,19 @@ def _cut_out(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _insert(data: bytes, rng: np.random.Generator) -> bytes:
     low, _ = _span(data, rng)
-    pieces = (b"\0", b'"', b"'", b",", b"\n", b"\r", b"\r\n", b"\xff\xfe", "é".encode(), b"\x1a", b"\\")
+    pieces = (
+        b"\0",
+        b'"',
+        b"'",
+        b",",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\xff\xfe",
+        "é".encode(),
+        b"\x1a",
+        b"\\",
+    )
     return data[:low] + pieces[int(rng.integers(len(pieces)))] + data[low:]
 
 

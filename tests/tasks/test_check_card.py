@@ -85,6 +85,13 @@ def test_all_missing_columns_are_named_at_once(tmp_path: Path) -> None:
     assert str(tmp_path / "log.parquet") in problem
 
 
+def test_a_row_key_that_is_no_column_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = check(tmp_path, log(), snapshot={"row_key": ["user", "order", "line"]}).problems
+    assert "snapshot.row_key[1] 'order', snapshot.row_key[2] 'line'" in problem
+    assert "the columns are ['user', 'item', 'at']" in problem
+    assert check(tmp_path, log(), snapshot={"row_key": ["user", "at"]}).problems == []
+
+
 def test_times_after_tomorrow_are_in_the_future(tmp_path: Path) -> None:
     at = START + np.arange(4_000) * 200
     at[17] = 1_706_745_600 + 3 * DAY  # three days after the day of the check
@@ -211,3 +218,12 @@ def test_a_query_is_checked_by_its_first_rows(
         columns = {"user_id": "nobody", "item_id": "what", "timestamp": "at"}
         (problem,) = check(tmp_path, None, **{**card, "columns": columns}).problems
         assert problem.startswith("source.interactions: the card names columns.user_id 'nobody'")
+        for rules, said in (
+            ({"row_key": ["order"]}, "source.interactions: the card names snapshot.row_key[0] 'or"),
+            ({"watermark": "then"}, "source.interactions: snapshot.watermark is 'then', but the"),
+            ({"watermark": "who"}, "snapshot.watermark: 'who' is of type text, it must be a numb"),
+            ({"watermark": "what", "lookback_seconds": 9}, "snapshot.lookback_seconds is 9.0, but"),
+        ):
+            changed = {**card, "snapshot": {**card["snapshot"], **rules}}
+            (problem,) = check(tmp_path, None, **changed).problems
+            assert problem.startswith(said)

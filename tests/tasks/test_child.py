@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from flows.locks import locked
 from recsys_core.errors import StepError
 from tasks.child import Usage, child_environment, run_module
 from tests.conftest import CHECKOUT
@@ -200,6 +202,50 @@ def test_interruption_ends_the_group(tmp_path: Path) -> None:
         thread.join()
         signal.signal(signal.SIGINT, before)
     assert not is_alive(int((tmp_path / "pids").read_text()))
+
+
+RUNNER = (
+    "from pathlib import Path\n"
+    "from flows.locks import held_lock, locked\n"
+    "from tasks.child import run_module\n"
+    "folder = Path({folder!r})\n"
+    "with locked(folder):\n"
+    "    run_module(['script'], name='script', cwd=folder, timeout_seconds=300, on_line=print,\n"
+    "        inherit_errors=False, keep_open=held_lock(folder))\n"
+)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_step_ends_with_its_run_though_that_is_killed(tmp_path: Path, deaf: bool) -> None:
+    """What it has started too, asked first and then killed; then another run may begin."""
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if deaf else ""
+    (tmp_path / "script.py").write_text(
+        f"{ignore}{LEAVER}open('pids', 'a').write(f' {{os.getpid()}} {{os.getpgid(0)}}')\n"
+        "open('ready', 'w').close()\ntime.sleep(600)",
+        encoding="utf-8",
+    )
+    runner = subprocess.Popen(
+        [sys.executable, "-c", RUNNER.format(folder=str(tmp_path))],
+        cwd=CHECKOUT,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (tmp_path / "ready").exists())
+    finally:
+        runner.kill()
+        runner.wait()
+    *pids, watcher = map(int, (tmp_path / "pids").read_text().split())
+    # the shell that leads the group goes with it
+    wait_until(lambda: not any(map(is_alive, [*pids, watcher])))
+    with locked(tmp_path):
+        pass
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_this_interpreter_comes_first_on_path() -> None:

@@ -46,7 +46,7 @@ def test_the_report_counts_what_came_in(tmp_path: Path) -> None:
     }
     written = ["card.json", "interactions.parquet", "parts.json"]
     assert sorted(contents(layout.stage("ingest"))) == written
-    assert read_json(layout.parts) == {"first_rows": [0], "unit_hint": None}
+    assert read_json(layout.parts) == {"first_rows": [0], "taken": None, "unit_hint": None}
     assert read_resolved_card(layout.resolved_card) == read_card(layout.card("small"))
 
 
@@ -124,3 +124,13 @@ def test_the_oracle_speaks_of_the_same_rows(simulated: Layout) -> None:
     log_probability = oracle.log_probability(rows)
     assert np.isfinite(log_probability[np.arange(len(rows)), chosen]).all()
     assert len(rows) == 50
+
+
+def test_a_log_in_the_folder_that_ingest_empties_is_left_alone(tmp_path: Path) -> None:
+    layout = workspace(tmp_path, small_log())
+    kept = layout.stage("ingest") / "log.parquet"
+    kept.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "data" / "log.parquet", kept)
+    with pytest.raises(ConfigError, match="which this stage empties before it writes there"):
+        run_stages(layout, "ingest", params=params_for("small", "artifacts/ingest"))
+    assert kept.exists()

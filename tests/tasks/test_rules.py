@@ -7,14 +7,16 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from recsys_core.artifacts import read_json
+from recsys_core.data.duck import open_duckdb
+from recsys_core.data.log_facts import find_repeats, repeats_of
 from recsys_core.errors import DataError
 from recsys_core.layout import Layout
 from tasks.door import Door, Rule, judge, open_door
+from tasks.future import future_of
 from tasks.rules import log_rules, row_rules
 from tasks.stages import validate
 from tests.door_logs import BEFORE, FULL, N, card, clean_rows, described, ingested, run_validate
@@ -138,7 +140,7 @@ def broken_rules(layout: Layout) -> tuple[set[str], set[str]]:
 
 
 def test_every_rule_has_a_corruption_and_a_name_of_its_own() -> None:
-    rules = [*row_rules(card(), timestamps_before=BEFORE), *log_rules(card())]
+    rules = [*row_rules(card(), knows_future=True), *log_rules(card())]
     assert sorted(rule.name for rule in rules) == sorted(EVERY_CORRUPTION)
 
 
@@ -180,10 +182,17 @@ def test_without_its_rule_a_corruption_passes(
         assert broken_rules(layout)[1] == set()
         return
     # not the whole stage: the table's contract refuses a missing id a second time
-    rules = without(rule, row_rules)(card(), timestamps_before=BEFORE)
-    repeats = np.zeros(N, dtype=np.int64)
-    rows = validate.judged_columns(pq.read_table(layout.interactions), repeats)
-    assert not any(broken.any() for broken in judge(door, rows, rules).values())
+    table = pq.read_table(layout.interactions)
+    with open_duckdb(tmp_path, memory_mb=128) as connection:
+        find_repeats(connection, layout.interactions, columns=table.column_names[1:])
+        repeats = repeats_of(connection, table["source_row"].to_numpy())
+    future = future_of(read_json(layout.parts), before=BEFORE)
+    rows = validate.judged_columns(table, repeats=repeats, future=future)
+    every = row_rules(card(), knows_future=True)
+    broken = {name for name, rows in judge(door, rows, every).items() if rows.any()}
+    assert broken == {rule}
+    others = without(rule, row_rules)(card(), knows_future=True)
+    assert not any(broken.any() for broken in judge(door, rows, others).values())
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +237,7 @@ def test_the_clock_decides_which_times_can_be(
 @pytest.mark.parametrize("kind", ["relative", "rank"])
 def test_only_a_date_can_lie_in_the_future(kind: str, tmp_path: Path) -> None:
     time = {"kind": kind, "unit": "s" if kind == "relative" else None}
-    rules = row_rules(card(time=time, expected={"bad_share": 0.1}), timestamps_before=BEFORE)
+    rules = row_rules(card(time=time, expected={"bad_share": 0.1}), knows_future=True)
     assert "timestamp_in_future" not in {rule.name for rule in rules}
 
 

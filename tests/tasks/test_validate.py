@@ -1,6 +1,7 @@
 """validate: each rule catches what only it can, and every row goes one way."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_clean_log_passes_whole(tmp_path: Path) -> None:
     report = read_json(layout.report("validate"))
     nothing = {"rows": 0, "share": 0.0, "examples": []}
     card = read_resolved_card(layout.resolved_card)
-    rules = [rule.name for rule in row_rules(card, timestamps_before=None)]
+    rules = [rule.name for rule in row_rules(card, knows_future=False)]
     assert len(rules) == 13
     assert report == {
         "rows_in": 8,
@@ -248,6 +249,26 @@ def test_each_distinct_value_is_judged_for_all_its_rows(door: Door) -> None:
     assert list(broken) == ["a_odd", "a_missing"]
     assert broken["a_odd"].tolist() == [False, False, True, False, True, False]
     assert broken["a_missing"].tolist() == [False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("regex", "text"),
+    [
+        ("(?x) a b", "ab"),
+        ("^a*+b", "aab"),
+        ("(?>a|ab)b", "ab"),
+        ("^a{,2}b", "aab"),
+        ("(?#a remark)a", "a"),
+        (r"^\w$", "é"),
+        ("a$", "a\n"),
+    ],
+)
+def test_a_regular_expression_means_what_it_means_in_python(
+    regex: str, text: str, door: Door
+) -> None:
+    assert re.search(regex, text)
+    broken = judge(door, pa.table({"a": [text, "-"]}), [matches("a_odd", "a", regex)])
+    assert broken["a_odd"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize("values", [1, 2, 3, 4])

@@ -20,7 +20,7 @@ from recsys_core.data.card_parts import (
     Snapshot,
     Time,
 )
-from recsys_core.data.cards import DatasetCard, check_card
+from recsys_core.data.cards import DatasetCard, parse_card
 
 PAGE = Path(__file__).parents[3] / "docs" / "dataset-cards.md"
 PARTS = (Columns, Expected, Feature, Rule, Snapshot, Time)
@@ -81,7 +81,7 @@ def test_columns_time_sessions_and_features_are_described(page: str) -> None:
 def test_the_example_is_a_card_with_every_role(page: str) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     value = yaml.safe_load(text)
-    assert check_card(value, where=str(PAGE)).name == "shop"
+    assert parse_card(value, where=str(PAGE)).name == "shop"
     assert set(value) == set(DatasetCard.model_fields) - {"snapshot"}
     assert set(value["columns"]) == set(Columns.model_fields)
 

@@ -10,7 +10,7 @@ import yaml
 
 from recsys_core.data.card_parts import FilesSource, GivenSessions, SimulatorSource
 from recsys_core.data.cards import (
-    check_card,
+    parse_card,
     read_card,
     read_resolved_card,
     write_resolved_card,
@@ -44,6 +44,11 @@ def test_a_simulator_card_is_the_simulators_configuration() -> None:
     assert isinstance(card.source, SimulatorSource)
     assert card.source.users > 0
     assert card.kept_types == ("cart", "purchase", "view")
+
+
+def test_a_row_key_names_each_column_once() -> None:
+    with pytest.raises(ConfigError, match=r"snapshot\.row_key.*names \['user'\] twice"):
+        small_card(snapshot={"row_key": ["user", "at", "user"]})
 
 
 def test_order_in_the_file_does_not_matter_to_types_and_context(tmp_path: Path) -> None:
@@ -96,11 +101,28 @@ FILES = {"kind": "files", "interactions": "log.parquet", "items": None, "users":
             {"time": {"kind": "relative", "unit": "s"}, "cut_off": "2024-01-01T00:00:00Z"},
             "set cut_off to null",
         ),
-        ({"context": {"timestamp": "numeric"}}, "names are taken"),
-        ({"context": {"reason": "categorical"}}, "names are taken"),
-        ({"context": {"Value": "numeric"}}, "['Value']; those names are taken"),
-        ({"context": {"equal rows before": "numeric"}}, "names are taken"),
-        ({"context": {"os": "categorical", "OS": "numeric"}}, "in upper and lower case alone"),
+        ({"context": {"timestamp": "numeric"}}, "['timestamp'], in capitals or not: our own"),
+        ({"context": {"reason": "categorical"}}, "['reason'], in capitals or not: our own"),
+        ({"context": {"Value": "numeric"}}, "rename them in the export"),
+        (
+            {"context": {"os": "categorical", "OS": "numeric"}},
+            "['OS', 'os'] differ in capitals alone, which our tables cannot tell apart; rename",
+        ),
+        (
+            {
+                "source": {**FILES, "items": "items.csv"},
+                "item_features": {"hue": "categorical", "Hue": "text"},
+            },
+            "['Hue', 'hue'] differ in capitals alone",
+        ),
+        (
+            {"source": {**FILES, "items": "items.csv"}, "item_features": {"ITEM": "text"}},
+            "'item' is the features' key, so ['item'], in capitals or not, cannot be",
+        ),
+        (
+            {"rules": {"item_id": {"matches": "^[[:alpha:]]+$"}}},
+            "does not say what it seems to (Possible nested set at position 2); write `[a-zA-Z]`",
+        ),
         ({"context": {"os": "text"}}, "context.os"),
         ({"columns": WITH_TYPE, "event_types": {"view": 0.0}}, "greater than 0"),
         ({"scenario": "os"}, "must be a categorical column of `context`"),
@@ -112,7 +134,7 @@ FILES = {"kind": "files", "interactions": "log.parquet", "items": None, "users":
         ({"item_features": {"title": "text"}}, "a file and its columns belong together"),
         (
             {"source": {**FILES, "items": "items.csv"}, "item_features": {"item": "text"}},
-            "cannot be a feature as well",
+            "cannot be features as well; leave them out",
         ),
         (
             {
@@ -127,7 +149,7 @@ FILES = {"kind": "files", "interactions": "log.parquet", "items": None, "users":
 )
 def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)) as caught:
-        check_card(card_value(**changes), where="small.yaml")
+        parse_card(card_value(**changes), where="small.yaml")
     assert str(caught.value).startswith("small.yaml: ")
     assert "\n" not in str(caught.value)
 

@@ -107,6 +107,17 @@ def test_repeats_equal_those_of_a_loop(
     assert repeats_of(connection, np.arange(n, dtype=np.int64)).tolist() == expected
 
 
+def test_a_column_may_be_called_like_one_of_ours(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """A context column `number` was once taken for the hash of a row."""
+    path = tmp_path / "log.parquet"
+    names = ["number", "repeats", "shared", "hash"]
+    pq.write_table(pa.table({"source_row": [0, 1, 2], **{n: [1, 2, 1] for n in names}}), path)
+    find_repeats(connection, path, columns=names)
+    assert repeats_of(connection, np.arange(3, dtype=np.int64)).tolist() == [0, 0, 1]
+
+
 def test_described_rows_are_those_with_a_row_of_features(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

@@ -1,7 +1,8 @@
 """Snapshots: no row is lost and none comes twice, whatever is delivered, and however often."""
 
 import fcntl
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from recsys_core.artifacts import sha256
 from recsys_core.data.cards import DatasetCard
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.snapshot_manifest import (
+    Counts,
     Manifest,
     held,
     opened_manifest,
+    put_in_place,
     snapshot_files,
-    write_manifest,
 )
 from recsys_core.data.snapshots import Delivery, append_part, replace_table
-from recsys_core.data.sources import open_files
+from recsys_core.data.sources import open_files, open_table
 from recsys_core.errors import BusyError, ConfigError, DataError
 from tests.small_logs import DAY, START, contents, small_card
 
@@ -52,7 +54,7 @@ def deliver(
                 )
                 for file in files
             ]
-            after = append_part(
+            after, counted = append_part(
                 connection,
                 deliveries,
                 folder=folder,
@@ -61,7 +63,9 @@ def deliver(
                 row_key=key,
                 now=now,
             )
-        write_manifest(folder, after, before=before)
+        put_in_place(folder, after, before=before)
+    if after != before:
+        assert after.parts[-1].model_dump().items() >= counted.model_dump().items()
     return after
 
 
@@ -219,19 +223,95 @@ def test_another_row_key_is_an_error(tmp_path: Path) -> None:
         deliver(tmp_path / "s", log(("a", "x", 0)), key=("user", "at"))
 
 
-def test_a_part_that_the_manifest_does_not_name_is_written_again(tmp_path: Path) -> None:
-    # as a run leaves it that was killed before the manifest: part 2 there, and not in it
+def left_by_a_killed_run(folder: Path, table: pa.Table) -> None:
+    """Take a table and lose what came last: the manifest that names it."""
+    manifest = folder / "manifest.json"
+    before = manifest.read_bytes() if manifest.exists() else None
+    part = deliver(folder, table).parts[-1]
+    manifest.unlink() if before is None else manifest.write_bytes(before)
+    (folder / ".taking.json").write_text(json.dumps({part.name: part.sha256}))
+
+
+def test_a_part_that_a_killed_run_left_is_written_again(tmp_path: Path) -> None:
+    left_by_a_killed_run(tmp_path / "s", log(("lost", "x", 0)))
     deliver(tmp_path / "s", log(("a", "x", 0)))
-    orphan = tmp_path / "s" / "interactions" / "part-000002.parquet"
-    orphan.write_bytes(b"half of one")
+    left_by_a_killed_run(tmp_path / "s", log(("lost", "x", 5)))
     assert len(rows_of(tmp_path / "s")) == 1
     manifest = deliver(tmp_path / "s", log(("b", "x", 10)))
     assert counts(manifest)[1] == (1, 1, 0, 0, 0)
     assert [row["user"] for row in rows_of(tmp_path / "s")] == ["a", "b"]
-    # two of them are no killed run: the manifest is an old one, or lost
-    orphan.with_name("part-000004.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match=r"'part-000004\.parquet'.* not in the manifest"):
-        deliver(tmp_path / "s", log(("c", "x", 20)))
+    assert not (tmp_path / "s" / ".taking.json").exists()
+
+
+@pytest.mark.parametrize("restored", [None, 1])
+def test_a_part_of_a_lost_manifest_is_never_overwritten(
+    tmp_path: Path, restored: int | None
+) -> None:
+    """The manifest is deleted, or an old copy is put in its place: its rows were taken for nobody's
+    and overwritten."""
+    folder = tmp_path / "s"
+    deliver(folder, log(("a", "x", 0)))
+    old = (folder / "manifest.json").read_bytes()
+    deliver(folder, log(("b", "x", 10)))
+    last = (folder / "manifest.json").read_bytes()
+    if restored is None:
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_bytes(old)
+    before = contents(folder)
+    with pytest.raises(DataError, match="the manifest does not name part-00000") as caught:
+        deliver(folder, log(("c", "x", 20)))
+    assert "restore the manifest.json that does" in str(caught.value)
+    assert contents(folder) == before
+    (folder / "manifest.json").write_bytes(last)
+    assert counts(deliver(folder, log(("c", "x", 20))))[2] == (1, 1, 0, 0, 0)
+    assert [row["user"] for row in rows_of(folder)] == ["a", "b", "c"]
+
+
+def test_a_part_that_is_not_what_the_killed_run_wrote_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    left_by_a_killed_run(folder, log(("a", "x", 0)))
+    (folder / "interactions" / "part-000001.parquet").write_bytes(b"somebody's")
+    with pytest.raises(DataError, match=r"does not name part-000001\.parquet"):
+        deliver(folder, log(("b", "x", 10)))
+    (folder / "interactions" / "part-000001.parquet").unlink()
+    (folder / ".taking.json").write_text("{")
+    with pytest.raises(DataError, match=r"\.taking\.json.*Invalid JSON"):
+        deliver(folder, log(("b", "x", 10)))
+    (folder / ".taking.json").unlink()
+    (folder / "interactions" / "notes").mkdir()
+    with pytest.raises(DataError, match="does not name notes"):
+        deliver(folder, log(("b", "x", 10)))
+
+
+def test_the_day_of_a_part_is_that_of_its_delivery_in_utc(tmp_path: Path) -> None:
+    deliver(tmp_path / "s", log(("a", "x", 0)))
+    ahead = datetime(2023, 11, 22, 1, tzinfo=timezone(timedelta(hours=2)))
+    manifest = deliver(tmp_path / "s", log(("b", "x", 1)), now=ahead)
+    assert [part.taken for part in manifest.parts] == [date(2023, 11, 20), date(2023, 11, 21)]
+    assert '"taken": "2023-11-21"' in (tmp_path / "s" / "manifest.json").read_text()
+
+
+def test_rows_are_counted_also_where_none_is_new(tmp_path: Path) -> None:
+    deliver(tmp_path / "s", log(("a", "x", 0), ("b", "x", 1), stars=[1, 2]))
+    before = contents(tmp_path / "s")
+    with held(tmp_path / "s") as work:
+        manifest = opened_manifest(tmp_path / "s", row_key=KEY)
+        with open_duckdb(work, memory_mb=256) as connection:
+            again = log(("a", "x", 0), ("b", "x", 1), ("b", "x", 1), stars=[1, 2, 3])
+            after, counted = append_part(
+                connection,
+                [Delivery("query", open_table(connection, again, name="query"), None)],
+                folder=tmp_path / "s",
+                manifest=manifest,
+                card=small_card(),
+                row_key=KEY,
+                now=NOW,
+            )
+        assert not put_in_place(tmp_path / "s", after, before=manifest)
+    assert after == manifest
+    assert counted == Counts(rows_in=3, rows=0, redelivered=3, redelivered_changed=1, late=0)
+    assert contents(tmp_path / "s") == before
 
 
 def test_a_damaged_or_missing_part_is_an_error(tmp_path: Path) -> None:
@@ -249,10 +329,18 @@ def test_a_damaged_or_missing_part_is_an_error(tmp_path: Path) -> None:
 
 def test_a_damaged_manifest_is_an_error_in_one_line(tmp_path: Path) -> None:
     deliver(tmp_path / "s", log(("a", "x", 0)))
-    (tmp_path / "s" / "manifest.json").write_text('{"version": 1, "parts": 3}')
-    with pytest.raises(DataError, match=r"manifest\.json") as caught:
-        rows_of(tmp_path / "s")
-    assert "\n" not in str(caught.value)
+    for broken in (b'{"version": 1, "parts": 3}', b"{", b"", b"\xff\x00", b"[]"):
+        (tmp_path / "s" / "manifest.json").write_bytes(broken)
+        for look in (
+            lambda: rows_of(tmp_path / "s"),
+            lambda: deliver(tmp_path / "s", log((1, 2, 3))),
+        ):
+            with pytest.raises(
+                DataError, match=r"manifest\.json: .*restore it from a copy"
+            ) as caught:
+                look()
+            assert "\n" not in str(caught.value)
+        assert (tmp_path / "s" / "manifest.json").read_bytes() == broken
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
@@ -287,7 +375,7 @@ def replaced(folder: Path, table: pa.Table) -> str:
         with open_duckdb(work, memory_mb=256) as connection:
             source = open_files(connection, [folder.parent / "items.parquet"], name="items")
             after = replace_table(connection, source, name="items", folder=folder, manifest=before)
-        write_manifest(folder, after, before=before)
+        put_in_place(folder, after, before=before)
     return after.tables["items"]
 
 
@@ -296,13 +384,19 @@ def test_a_table_is_replaced_where_its_content_changed(tmp_path: Path) -> None:
     ids = [f"i{number}" for number in range(5_000)]
     table = pa.table({"item": ids, "title": ids})
     first = replaced(tmp_path / "s", table)
-    touched = (tmp_path / "s" / "items.parquet").stat().st_mtime_ns
+    (place,) = (tmp_path / "s").glob("items-*.parquet")
+    assert place.name == f"items-{first[:16]}.parquet"
+    touched = place.stat().st_mtime_ns
     shuffled = table.take(pa.array(np.random.default_rng(1).permutation(5_000)))
     assert replaced(tmp_path / "s", shuffled) == first
-    assert (tmp_path / "s" / "items.parquet").stat().st_mtime_ns == touched
+    assert place.stat().st_mtime_ns == touched
     assert replaced(tmp_path / "s", table.slice(1)) != first
     _, _, tables = snapshot_files(tmp_path / "s")
     assert len(pq.read_table(tables["items"])) == 4_999
+    assert list((tmp_path / "s").glob("items-*.parquet")) == [tables["items"]]
     tables["items"].write_bytes(b"")
     with pytest.raises(DataError, match="its SHA-256 is not the manifest's"):
         snapshot_files(tmp_path / "s")
+    # the same content, delivered again, makes it good
+    replaced(tmp_path / "s", table.slice(1))
+    assert len(pq.read_table(snapshot_files(tmp_path / "s")[2]["items"])) == 4_999

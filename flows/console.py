@@ -56,29 +56,47 @@ def on_console() -> Iterator[None]:
 
     To be entered once Prefect is imported.
     """
-    import httpx
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     show_own_lines()
     # Ctrl-C ends the temporary server too; nobody should wait a minute for it to come back
     temporary = PREFECT_API_URL.value() is None
+    server = "temporary server" if temporary else f"server {PREFECT_API_URL.value()}"
     with (
         interrupted_by_signals(),
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1} if temporary else {}),
+        lost_server_in_one_line(server),
     ):
         try:
             yield
         except KeyboardInterrupt as error:
             raise StepError(INTERRUPTED) from error
-        except (httpx.HTTPError, RuntimeError) as error:
-            if not isinstance(error, httpx.HTTPError) and UNREACHED not in str(error):
-                raise
-            if _was_interrupted(error):
-                raise StepError(INTERRUPTED) from error
-            server = "temporary server" if temporary else f"server {PREFECT_API_URL.value()}"
+
+
+@contextmanager
+def lost_server_in_one_line(server: str) -> Iterator[None]:
+    """Raise a `StepError` where Prefect's `server` does not answer, or refuses what it is asked."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError, BaseExceptionGroup) as caught:
+        error = next(
+            (one for one in _single_errors(caught) if isinstance(one, httpx.HTTPError)), caught
+        )
+        if not isinstance(error, httpx.HTTPError) and UNREACHED not in str(error):
+            raise
+        if _was_interrupted(error):
+            raise StepError(INTERRUPTED) from error
+        said = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, httpx.HTTPStatusError):
             raise StepError(
-                f"Prefect's {server} does not answer ({error}); start it, or unset PREFECT_API_URL"
+                f"Prefect's {server} refuses what it is asked ({said}); look whether its address, "
+                "PREFECT_API_KEY and PREFECT_API_AUTH_STRING are right"
             ) from error
+        raise StepError(
+            f"Prefect's {server} does not answer ({said}); start it, or unset PREFECT_API_URL"
+        ) from error
 
 
 @contextmanager
@@ -117,6 +135,15 @@ def show_own_lines() -> None:
         )
     for handler in handlers:
         handler.addFilter(OwnLines())
+
+
+def _single_errors(error: BaseException) -> Iterator[BaseException]:
+    """An error, or those that a group of them holds."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _single_errors(one)
+    else:
+        yield error
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -5,13 +5,17 @@ this process. `docs/schedule.md` has the way for real use.
 """
 
 import asyncio
+import hashlib
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,18 +24,26 @@ import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.types.entrypoint import EntrypointType
 
-from flows.console import interrupted_by_signals
+from flows.console import interrupted_by_signals, lost_server_in_one_line
+from flows.locks import serving
 from flows.nightly import FLOW, nightly
-from flows.workspace import CHECKOUT, checked, chosen_overrides
+from flows.workspace import checked, chosen_overrides
 from recsys_core.errors import ConfigError, StepError
 from tasks.settings import read_settings
 
 Say = Callable[[str], None]
 
 SHOWN_RUNS = 3
+CRON_FIELDS = 5
+WATCH_SECONDS = 1.0
 START_SECONDS = 180.0
 END_SECONDS = 20.0
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -62,7 +74,7 @@ def serve_nightly(
     if chosen.note is not None:
         say(chosen.note)
     name = deployment_name(workspace)
-    with interrupted_by_signals(), _server(say) as api:
+    with interrupted_by_signals(), serving(workspace), _server(say) as (api, own):
         say(f"serving {FLOW}/{name}: {workspace} by cron {cron!r}, time zone {timezone}")
         say("next runs: " + ", ".join(f"{run:%a %Y-%m-%d %H:%M %Z}" for run in runs))
         say(f"a run now: PREFECT_API_URL={api} prefect deployment run {FLOW}/{name}")
@@ -72,7 +84,8 @@ def serve_nightly(
             "overrides": chosen.values,
             "called_from": str(chosen.called_from.resolve()),
         }
-        asyncio.run(_serve(name, Cron(cron, timezone=timezone), parameters))
+        with lost_server_in_one_line(f"server {api}"):
+            asyncio.run(_serve(name, Cron(cron, timezone=timezone), parameters, own))
     say("ended; nothing runs until it is served again")
 
 
@@ -83,6 +96,8 @@ def next_runs(cron: str, timezone: str) -> list[datetime]:
     if not timezone:
         raise ConfigError("the time zone is empty; name one as Europe/Berlin, or UTC")
     try:
+        if len(cron.split()) != CRON_FIELDS:  # with six, Prefect's has seconds; and it has @daily
+            raise ValueError(cron)
         schedule = CronSchedule(cron=cron, timezone=timezone)
         runs = asyncio.run(schedule.get_dates(SHOWN_RUNS, start=datetime.now(UTC)))
     except ValueError as error:
@@ -94,19 +109,57 @@ def next_runs(cron: str, timezone: str) -> list[datetime]:
 
 
 def deployment_name(workspace: Path) -> str:
-    """What a workspace's deployment is called: its path, with dashes; two are never the same."""
+    """What a workspace's deployment is called: by its folder, and by a hash of the whole path.
+
+    Two are never the same, nor is one that of a deployment which prefect.yaml names.
+    """
     place = workspace.resolve()
-    inside = place.relative_to(CHECKOUT) if place.is_relative_to(CHECKOUT) else place
-    return "-".join(part for part in inside.parts if part != inside.anchor)
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+    # Prefect refuses some of the other characters, and a shell would want them quoted
+    return f"serve-{re.sub('[^A-Za-z0-9_.-]+', '-', place.name)}-{digest}"
 
 
-async def _serve(name: str, schedule: Schedule, parameters: dict[str, Any]) -> None:
+async def _serve(
+    name: str, schedule: Schedule, parameters: dict[str, Any], own: "Own | None"
+) -> None:
+    """Serve until a signal ends it, or the server that was started for it has ended."""
     runner = _Runner(name=name, limit=None)
     # first of all: what is deployed from here on has to be paused at the end
     runner.listen()
+    running = asyncio.create_task(_deploy_and_run(runner, schedule, parameters))
+    while own is None or own.process.poll() is None:
+        done, _ = await asyncio.wait({running}, timeout=None if own is None else WATCH_SECONDS)
+        if done:
+            return running.result()
+    await _give_up(runner, running)
+    # who ends a service may ask both at once
+    if not runner.is_ending:
+        raise StepError(
+            f"Prefect's own server ended by itself (code {own.process.returncode}); its log "
+            f"{own.log} may say why; start `twotempo serve` again"
+        )
+
+
+async def _give_up(runner: "_Runner", running: "asyncio.Task[None]") -> None:
+    """End a runner whose server is gone, with its runs, and tell nobody."""
+    runner.pause_on_shutdown = False
+    for number, patience in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, 1.0)):
+        deadline = time.monotonic() + patience
+        for run in multiprocessing.active_children():
+            with suppress(ProcessLookupError):
+                os.kill(run.pid or 0, number)
+        while multiprocessing.active_children() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+    running.cancel()
+    await asyncio.wait({running}, timeout=END_SECONDS)
+
+
+async def _deploy_and_run(
+    runner: "_Runner", schedule: Schedule, parameters: dict[str, Any]
+) -> None:
     await runner.aadd_flow(
         nightly,
-        name=name,
+        name=runner.name,
         schedule=schedule,
         parameters=parameters,
         # one at a time: the run that comes while another is on is cancelled, so that nights that
@@ -129,6 +182,11 @@ class _Runner(Runner):
     """
 
     _ending: asyncio.Task[None] | None = None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a signal has asked it to end."""
+        return self._ending is not None
 
     def listen(self) -> None:
         """Hear signals from now on; to be called in the loop that it will run in."""
@@ -157,10 +215,23 @@ class _Runner(Runner):
             await asyncio.sleep(1)
             await self.cancel_all()
 
+    async def _pause_schedules(self) -> None:
+        # nobody should wait a minute for a server that has gone meanwhile
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+            await super()._pause_schedules()
+
+
+@dataclass(frozen=True)
+class Own:
+    """A server that was started here, and its log."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
 
 @contextmanager
-def _server(say: Say) -> Iterator[str]:
-    """The API's address of the configured server, or of one that lives as long as this context."""
+def _server(say: Say) -> Iterator[tuple[str, Own | None]]:
+    """The API's address of the configured server, or of one's own as long as this context lasts."""
     configured = PREFECT_API_URL.value()
     if configured is not None:
         if not _is_alive(configured):
@@ -168,7 +239,7 @@ def _server(say: Say) -> Iterator[str]:
                 f"Prefect's server {configured} does not answer; start it with `prefect server "
                 "start`, or unset PREFECT_API_URL and one is started here"
             )
-        yield configured
+        yield configured, None
         return
     settings = get_current_settings()
     host, port = settings.server.api.host, settings.server.api.port
@@ -192,7 +263,7 @@ def _server(say: Say) -> Iterator[str]:
         say(f"Prefect's server: http://{host}:{port}, its log {log}")
         # the flow's processes read the environment, this one has read it already
         with temporary_settings({PREFECT_API_URL: api}):
-            yield api
+            yield api, Own(process=process, log=log)
     finally:
         _end(process)
 
@@ -200,8 +271,9 @@ def _server(say: Say) -> Iterator[str]:
 def _refuse_taken(api: str) -> None:
     if _is_alive(api):
         raise ConfigError(
-            f"a Prefect server answers at {api} already; set PREFECT_API_URL={api} to use it, or "
-            "another PREFECT_SERVER_API_PORT"
+            f"a Prefect server answers at {api} already, perhaps that of another `twotempo serve`, "
+            f"which ends with it; set PREFECT_API_URL={api} to use it, or another "
+            "PREFECT_SERVER_API_PORT"
         )
 
 

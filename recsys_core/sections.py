@@ -98,7 +98,8 @@ class Ingest:
 @dataclass(frozen=True)
 class Validate:
     """`timestamps_before` (a date, UTC) is a day that no row can be of yet; null knows none. Rows
-    of a snapshot are also judged by the day on which they came. `memory_mb` is what DuckDB may hold before it spills to disk."""
+    of a snapshot are also judged by the day on which they came. `memory_mb` is what DuckDB may hold
+    before it spills to disk."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     batch_rows: int

@@ -10,31 +10,21 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
-    get_current_settings,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
 from flows.console import interrupted_by_signals, lost_server_in_one_line
 from flows.locks import serving
 from flows.nightly import FLOW, nightly
+from flows.server import OwnServer, server
 from flows.workspace import checked, chosen_overrides
 from recsys_core.errors import ConfigError, StepError
 from tasks.settings import read_settings
@@ -44,11 +34,7 @@ Say = Callable[[str], None]
 SHOWN_RUNS = 3
 CRON_FIELDS = 5
 WATCH_SECONDS = 1.0
-START_SECONDS = 180.0
 END_SECONDS = 20.0
-LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-"""Kept in memory, as Prefect does unless told, the place of a run that dies with its server would
-stay taken, and every later run be cancelled."""
 
 
 def serve_nightly(
@@ -74,7 +60,7 @@ def serve_nightly(
     if chosen.note is not None:
         say(chosen.note)
     name = deployment_name(workspace)
-    with interrupted_by_signals(), serving(workspace), _server(say) as (api, own):
+    with interrupted_by_signals(), serving(workspace), server(say) as (api, own):
         say(f"serving {FLOW}/{name}: {workspace} by cron {cron!r}, time zone {timezone}")
         say("next runs: " + ", ".join(f"{run:%a %Y-%m-%d %H:%M %Z}" for run in runs))
         say(f"a run now: PREFECT_API_URL={api} prefect deployment run {FLOW}/{name}")
@@ -120,17 +106,18 @@ def deployment_name(workspace: Path) -> str:
 
 
 async def _serve(
-    name: str, schedule: Schedule, parameters: dict[str, Any], own: "Own | None"
+    name: str, schedule: Schedule, parameters: dict[str, Any], own: OwnServer | None
 ) -> None:
     """Serve until a signal ends it, or the server that was started for it has ended."""
     runner = _Runner(name=name, limit=None)
     # first of all: what is deployed from here on has to be paused at the end
     runner.listen()
-    running = asyncio.create_task(_deploy_and_run(runner, schedule, parameters))
+    running = asyncio.create_task(_deploy_and_run(runner, name, schedule, parameters))
     while own is None or own.process.poll() is None:
         done, _ = await asyncio.wait({running}, timeout=None if own is None else WATCH_SECONDS)
         if done:
-            return running.result()
+            running.result()
+            return
     await _give_up(runner, running)
     # who ends a service may ask both at once
     if not runner.is_ending:
@@ -143,23 +130,19 @@ async def _serve(
 async def _give_up(runner: "_Runner", running: "asyncio.Task[None]") -> None:
     """End a runner whose server is gone, with its runs, and tell nobody."""
     runner.pause_on_shutdown = False
-    for number, patience in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, 1.0)):
-        deadline = time.monotonic() + patience
-        for run in multiprocessing.active_children():
-            with suppress(ProcessLookupError):
-                os.kill(run.pid or 0, number)
-        while multiprocessing.active_children() and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
+    for run in multiprocessing.active_children():
+        # asked to end it would ask the server for a minute; its steps end with it
+        run.kill()
     running.cancel()
     await asyncio.wait({running}, timeout=END_SECONDS)
 
 
 async def _deploy_and_run(
-    runner: "_Runner", schedule: Schedule, parameters: dict[str, Any]
+    runner: "_Runner", name: str, schedule: Schedule, parameters: dict[str, Any]
 ) -> None:
     await runner.aadd_flow(
         nightly,
-        name=runner.name,
+        name=name,
         schedule=schedule,
         parameters=parameters,
         # one at a time: the run that comes while another is on is cancelled, so that nights that
@@ -218,90 +201,4 @@ class _Runner(Runner):
     async def _pause_schedules(self) -> None:
         # nobody should wait a minute for a server that has gone meanwhile
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
-            await super()._pause_schedules()
-
-
-@dataclass(frozen=True)
-class Own:
-    """A server that was started here, and its log."""
-
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-
-@contextmanager
-def _server(say: Say) -> Iterator[tuple[str, Own | None]]:
-    """The API's address of the configured server, or of one's own as long as this context lasts."""
-    configured = PREFECT_API_URL.value()
-    if configured is not None:
-        if not _is_alive(configured):
-            raise StepError(
-                f"Prefect's server {configured} does not answer; start it with `prefect server "
-                "start`, or unset PREFECT_API_URL and one is started here"
-            )
-        yield configured, None
-        return
-    settings = get_current_settings()
-    host, port = settings.server.api.host, settings.server.api.port
-    api = f"http://{host}:{port}/api"
-    _refuse_taken(api)
-    log = settings.home / "twotempo-server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-    with log.open("w") as lines:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            env={"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES, **os.environ},
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C is for this process: it still has to tell the server that it ends
-            process_group=0,
-        )
-    try:
-        _wait_until_alive(process, api, log)
-        say(f"Prefect's server: http://{host}:{port}, its log {log}")
-        # the flow's processes read the environment, this one has read it already
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api, Own(process=process, log=log)
-    finally:
-        _end(process)
-
-
-def _refuse_taken(api: str) -> None:
-    if _is_alive(api):
-        raise ConfigError(
-            f"a Prefect server answers at {api} already, perhaps that of another `twotempo serve`, "
-            f"which ends with it; set PREFECT_API_URL={api} to use it, or another "
-            "PREFECT_SERVER_API_PORT"
-        )
-
-
-def _wait_until_alive(process: "subprocess.Popen[bytes]", api: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not _is_alive(api):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise StepError(
-                f"Prefect's server did not start at {api}; its log {log} says why, and "
-                "PREFECT_SERVER_API_PORT names another port"
-            )
-        time.sleep(0.2)
-
-
-def _is_alive(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=5.0).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a child and its process group, however it takes it."""
-    for number, patience in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            return
+            await super()._pause_schedules()  # type: ignore[no-untyped-call]  # Prefect's own

@@ -1,6 +1,10 @@
 """The clock, with a real Prefect server, worker and schedule: a new day reaches the table."""
 
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,9 @@ import duckdb
 import pytest
 
 from flows import manifest
+from flows.locks import locked
 from recsys_core.artifacts import read_json
+from recsys_core.errors import StepError
 from tests.conftest import overrides
 from tests.nightly_world import (
     PARAMS,
@@ -20,6 +26,7 @@ from tests.nightly_world import (
     free_port,
     is_alive,
     nightly_world,
+    processes_in,
     processes_of,
     started,
     wait_for,
@@ -27,7 +34,16 @@ from tests.nightly_world import (
 
 DAYS = 8
 POOL = "twotempo"
+BERLIN = "timezone: Europe/Berlin"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker of the pool, and its log."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +69,19 @@ def deployed(world: World, first_night: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def worker(world: World, deployed: dict[str, Any]) -> Iterator[Path]:
-    """A worker of the pool; its log."""
+def working(world: World, deployed: dict[str, Any]) -> Iterator[Worker]:
+    """A worker of the pool."""
     log = world.root.parent / "worker.log"
     command = ("prefect", "worker", "start", "--pool", POOL, "--type", "process")
     # not from the checkout: nothing may hang on the folder that a worker is started in
-    with started(*command, cwd=log.parent, environment=world.clone.environment, log=log):
-        yield log
+    with started(*command, cwd=log.parent, environment=world.clone.environment, log=log) as process:
+        yield Worker(process, log)
+
+
+@pytest.fixture
+def worker(working: Worker) -> Path:
+    """The log of the worker."""
+    return working.log
 
 
 def published_as_of(world: World, workspace: str) -> int:
@@ -104,9 +126,17 @@ def test_a_scheduled_run_brings_the_new_day_into_the_table(
     assert published_as_of(world, "nightly") == first_night
     assert run_record(world, "nightly")["steps"][0]["step"] == "snapshot"
     tonight = deliver(world.delivered, DAYS)
-    world.prefect(
-        "deploy", "--name", "nightly", "--cron", "* * * * *", "--timezone", "Europe/Berlin"
-    )
+    # as docs/schedule.md has it: a clock that is given to `deploy` would come beside the first one
+    settings = world.root / "prefect.yaml"
+    text = settings.read_text(encoding="utf-8")
+    for before, after in (('"0 3 * * *"', '"* * * * *"'), ("timezone: UTC", BERLIN)):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    settings.write_text(text, encoding="utf-8")
+    world.prefect("deploy", "--all")
+    (schedule,) = world.deployment("nightly")["schedules"]
+    assert schedule["schedule"]["cron"] == "* * * * *"
+    assert schedule["schedule"]["timezone"] == "Europe/Berlin"
 
     begun = wait_for(lambda: begun_by_schedule(world), what="scheduled run", log=worker)
     # the minute's run will do
@@ -153,6 +183,38 @@ def test_a_run_that_cannot_begin_has_failed_and_says_so(
     assert "there is no train_rnn.width in params.yaml" in record["error"]
 
 
+def test_a_step_ends_with_the_worker(
+    world: World, deployed: dict[str, Any], working: Worker
+) -> None:
+    """The worker kills its flow outright, which then can end nothing: DVC trained on for hours."""
+    parameters = {"workspace": "runs/left", "overrides": list(PARAMS)}
+    world.ask(f"deployments/{deployed['id']}/create_flow_run", parameters=parameters)
+    layout = world.layout("left")
+    record = layout.root / manifest.NAME
+    wait_for(
+        lambda: (record.exists() and read_json(record)["steps"]) or None,
+        what="step",
+        log=working.log,
+    )
+    with pytest.raises(StepError, match="is in use by another run"), locked(layout.root):
+        pass
+    end(working.process)
+    wait_for(lambda: is_free(layout.root) or None, what="end of the step", log=working.log)
+    assert processes_in(layout.root) == []
+    assert read_json(record)["state"] == "running"
+    manifest.begin(layout.root, flow="nightly", checkout=world.root)
+    assert read_json(record)["previous"]["state"] == "interrupted"
+
+
+def is_free(workspace: Path) -> bool:
+    """Whether no run and no step holds a workspace."""
+    try:
+        with locked(workspace):
+            return True
+    except StepError:
+        return False
+
+
 def test_serve_has_a_server_and_ends_with_all_that_it_started(world: World) -> None:
     deliver(world.delivered, 0)
     home, log, port = world.root.parent / "served", world.root.parent / "serve.log", free_port()
@@ -173,7 +235,7 @@ def test_serve_has_a_server_and_ends_with_all_that_it_started(world: World) -> N
         deployment = wait_for(
             lambda: next(iter(served.ask("deployments/filter")), None), what="deployment", log=log
         )
-        assert deployment["name"] == "runs-served"
+        assert deployment["name"].startswith("serve-served-")
         assert deployment["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
         assert deployment["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
         assert deployment["global_concurrency_limit"]["limit"] == 1
@@ -192,21 +254,51 @@ def test_serve_has_a_server_and_ends_with_all_that_it_started(world: World) -> N
     assert run_record(world, "served")["state"] == "failed"
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the server among processes")
+def test_serve_ends_when_its_own_server_has(world: World) -> None:
+    """It asked a dead server for ever, and did not end at SIGTERM either."""
+    deliver(world.delivered, 0)
+    home, log, port = world.root.parent / "bereft", world.root.parent / "bereft.log", free_port()
+    environment = {**world.clone.environment, "PREFECT_HOME": str(home)}
+    del environment["PREFECT_API_URL"]
+    environment["PREFECT_SERVER_API_PORT"] = str(port)
+    served = World(clone=world.clone, api=f"http://127.0.0.1:{port}/api")
+    command = ("flows.cli", "serve", "-w", "runs/bereft", *overrides(PARAMS))
+    with started(*command, cwd=world.root, environment=environment, log=log) as process:
+        wait_for(lambda: "Ctrl-C ends it" in log.read_text() or None, what="server", log=log)
+        deployment = wait_for(
+            lambda: next(iter(served.ask("deployments/filter")), None), what="deployment", log=log
+        )
+        served.ask(f"deployments/{deployment['id']}/create_flow_run")
+        record = world.layout("bereft").root / manifest.NAME
+        wait_for(
+            lambda: (record.exists() and read_json(record)["steps"]) or None, what="step", log=log
+        )
+        for server in processes_of(home):
+            if b"server\0start" in Path(f"/proc/{server}/cmdline").read_bytes():
+                os.kill(server, signal.SIGKILL)
+        assert process.wait(60) == 1, log.read_text()
+    wait_for(lambda: processes_of(home) == [] or None, what="end of the step", log=log)
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("error: Prefect's own server ended by itself (code -9); its log ")
+
+
 def test_serve_pauses_its_schedule_on_a_server_that_stays(world: World) -> None:
     deliver(world.delivered, 0)
     log = world.root.parent / "again.log"
     command = ("flows.cli", "serve", "-w", "runs/again", *overrides(PARAMS))
+
+    def paused() -> bool | None:
+        found = world.ask("deployments/filter", deployments={"name": {"like_": "serve-again-"}})
+        return found[0]["paused"] if found else None
+
     for _ in range(2):  # the second time it has to be resumed
         with started(
             *command, cwd=world.root, environment=world.clone.environment, log=log
         ) as process:
-            wait_for(
-                lambda: world.deployment("runs-again").get("paused") is False or None,
-                what="schedule",
-                log=log,
-            )
+            wait_for(lambda: paused() is False or None, what="schedule", log=log)
             assert end(process) == 0, log.read_text()
-        assert world.deployment("runs-again")["paused"]
+        assert paused()
 
 
 @pytest.mark.parametrize(

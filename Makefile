@@ -53,7 +53,7 @@ lock: $(STAMP) ## resolve the versions anew and write requirements.lock
 		--report $(VENV)/resolved.json '.[dev]'
 	$(BIN)/python -m tasks.lock $(VENV)/resolved.json
 
-clean: ## remove runs, outputs and caches, but not .venv or DVC's cache
+clean: ## remove runs with all that is in them, outputs and caches, but not .venv or DVC's cache
 	rm -rf runs artifacts reports .checkpoints registry published scores dvc_plots build \
 		.pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

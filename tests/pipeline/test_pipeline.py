@@ -33,7 +33,7 @@ def statuses(clone: Clone) -> dict[str, Any]:
 def test_the_run_did_every_step_and_recorded_it(finished_run: FinishedRun) -> None:
     record = finished_run.record
     assert record["state"] == "completed"
-    assert [step["step"] for step in record["steps"]] == [*STAGES, *EDGES]
+    assert [step["step"] for step in record["steps"]] == ["snapshot", *STAGES, *EDGES[1:]]
     assert {step["outcome"] for step in record["steps"]} == {"ran"}
     assert all(step["seconds"] > 0 and step["peak_rss_mb"] > 20 for step in record["steps"])
     assert record["code"]["commit"] == finished_run.clone.git("rev-parse", "HEAD").strip()
@@ -267,11 +267,11 @@ def test_score_publishes_again_without_training(second_run: FinishedRun) -> None
 
 def test_a_failing_stage_is_one_line_and_is_recorded(clone: Clone) -> None:
     done = clone.twotempo(
-        "run", "-w", "runs/broken", "-S", "ingest.dataset=nothing_of_that_name", code=1
+        "run", "-w", "runs/broken", "-S", "ingest.path=nothing_of_that_name", code=1
     )
     assert done.stderr.splitlines()[-1].startswith("error: ingest failed with code 255: ")
     assert "Traceback" not in done.stderr
     record = read_json(clone.root / "runs" / "broken" / "run.json")
     assert record["state"] == "failed"
-    assert record["steps"] == []
+    assert [step["step"] for step in record["steps"]] == ["snapshot"]
     assert "nothing_of_that_name" in record["error"]

@@ -1,6 +1,7 @@
 """A small world for tests of what comes after training: a log, a model, a bundle."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
+from recsys_core.models.backbones import BackboneName
 from recsys_core.models.fold_in import FoldIn
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.serving.bundle import write_bundle
@@ -57,15 +59,28 @@ def random_histories(
     return [rng.integers(1, n_items + 1, length).tolist() for length in lengths]
 
 
-def make_model(*, n_items: int = N_ITEMS, seed: int = 1, time_dim: int = 4) -> TwoTimeScale:
+def make_model(
+    *,
+    n_items: int = N_ITEMS,
+    seed: int = 1,
+    time_dim: int = 4,
+    backbone: BackboneName = "gru",
+    depth: int = 1,
+    score: Literal["dot", "cosine"] = "dot",
+) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6."""
     torch_rng = torch.Generator().manual_seed(seed)
     model = TwoTimeScale(
         TwoTimeScaleConfig(
             n_items=n_items,
             dim=8,
+            backbone=backbone,
             hidden=12,
+            depth=depth,
+            ffn=2,
             time_dim=time_dim,
+            score=score,
+            temperature=0.1,
             t_star=4,
             window=6,
             fold_in_l2=0.5,
@@ -75,6 +90,7 @@ def make_model(*, n_items: int = N_ITEMS, seed: int = 1, time_dim: int = 4) -> T
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=torch_rng))
+        model.set_items(model.item_vectors, model.item_bias)
         stage_one = torch.randn(n_items + 1, 8, generator=torch_rng)
         bias = torch.randn(n_items + 1, generator=torch_rng)
         fold_in = FoldIn.fit(stage_one.numpy(), bias.numpy(), l2=0.5, limit=50)
@@ -162,7 +178,7 @@ def make_workspace(root: Path, *, histories: list[list[int]], n_items: int = N_I
     split = Split(valid_start=START, test_start=START + 1, end=as_of + 1, as_of=as_of)
     write_json(layout.split, split.to_json())
     write_model(layout.stage("refit"), make_model())
-    write_json(layout.stage("refit") / "training.json", {"epochs": 1, "until": as_of + 1})
+    write_json(layout.stage("refit") / "training.json", {"epochs": 1, "cut": "end"})
     return layout
 
 

@@ -1,35 +1,39 @@
-"""What evaluation ranks, each as a `Scorer` for given targets: baselines, and vectors of users."""
-
-from typing import Protocol
+"""What evaluation ranks, each as a `Scorer` for given targets: models of histories, and vectors."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import Scorer
 from recsys_core.evaluation.targets import Targets
+from recsys_core.models.history_model import HistoryModel, gather_request_histories
 
 Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
+
+LONGEST = 1024
+"""Events of a history that a baseline reads."""
 
 
-class LastItemModel(Protocol):
-    """A baseline: log-probabilities of all items from the user's last known item."""
+def history_scorer(
+    model: HistoryModel, known: Events, targets: Targets, *, likelihood: bool
+) -> Scorer:
+    """A model that reads histories, for `targets` whose `history` counts events of `known`.
 
-    @property
-    def n_items(self) -> int: ...
-
-    def scores(self, last_item: Int32, *, out: Float32) -> Float32: ...
-
-
-def baseline_scorer(model: LastItemModel, targets: Targets, *, likelihood: bool = True) -> Scorer:
-    """A baseline of `models.baselines`; `last_item` of the targets must be of its own vocabulary.
-
-    Without `likelihood` ranks alone are worked out, in half the time.
+    `known` are the events of the items that the model knows (`models.requests.known_events`); of a
+    history the latest `LONGEST` are read. With `likelihood` scores are log-probabilities.
     """
 
     def scores(rows: slice, out: Float32) -> Float32:
-        return model.scores(targets.last_item[rows], out=out)
+        chunk = targets.take(rows)
+        histories = gather_request_histories(
+            known,
+            chunk.user_idx.astype(np.int64),
+            history=chunk.history.astype(np.int64),
+            request_time=chunk.timestamp,
+            limit=LONGEST,
+        )
+        return model.scores(histories, out=out)
 
     return Scorer(n_items=model.n_items, is_softmax=likelihood, scores=scores)
 

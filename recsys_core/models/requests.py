@@ -92,17 +92,4 @@ def known_events(events: Events, n_items: int) -> Events:
     Where all are known it is the very same object.
     """
     keep = np.asarray(events.item_idx) <= n_items
-    if keep.all():
-        return events
-    kept = np.zeros(len(events) + 1, dtype=np.int64)
-    np.cumsum(keep, out=kept[1:])
-    return Events(
-        offsets=kept[events.offsets],
-        item_idx=events.item_idx[keep],
-        timestamp=events.timestamp[keep],
-        session_idx=events.session_idx[keep],
-        session_start=events.session_start[keep],
-        event_type=events.event_type[keep],
-        value=events.value[keep],
-        source_row=events.source_row[keep],
-    )
+    return events if keep.all() else events.where(keep)

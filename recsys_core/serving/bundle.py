@@ -68,7 +68,7 @@ class Bundle:
 def write_bundle(
     folder: Path,
     *,
-    config: Mapping[str, int | float],
+    config: Mapping[str, int | float | str],
     fold_in: FoldIn,
     items: pa.Table,
     k: int,

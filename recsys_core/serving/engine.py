@@ -30,6 +30,9 @@ SCORE_CELLS = 2**25
 
 MAX_BATCH = 4096
 
+EVENTS_AT_ONCE = 2**17
+"""Events of one batch: 128 MiB for each layer of 256 numbers an event."""
+
 FATAL, WARNING = 4, 2
 
 Int64 = npt.NDArray[np.int64]
@@ -68,8 +71,16 @@ class ScoringEngine:
 
     @property
     def max_batch(self) -> int:
-        """The largest number of users at once that the memory of scores allows."""
-        return max(1, min(MAX_BATCH, SCORE_CELLS // (self.bundle.spec.n_items + 1)))
+        """The largest number of users at once that the memory of scores and of events allows."""
+        spec = self.bundle.spec
+        return max(
+            1,
+            min(
+                MAX_BATCH,
+                SCORE_CELLS // (spec.n_items + 1),
+                EVENTS_AT_ONCE // (spec.max_length + 1),
+            ),
+        )
 
     def top_items(
         self, known: Events, user_idx: Int64, *, k: int, seen_filter: bool, batch: int = MAX_BATCH

@@ -115,7 +115,7 @@ def best_items(
 def export_graphs(
     folder: Path,
     *,
-    config: Mapping[str, int | float],
+    config: Mapping[str, int | float | str],
     weights: Arrays,
     popularity: npt.NDArray[np.float32],
     k: int,
@@ -166,7 +166,7 @@ def _check_finite(arrays: Arrays) -> None:
 
 
 def _export_two_time_scale(
-    folder: Path, config: dict[str, int | float], weights: Arrays, k: int
+    folder: Path, config: dict[str, int | float | str], weights: Arrays, k: int
 ) -> None:
     model = TwoTimeScale.from_arrays(config, weights)
     _export(TwoTimeScaleTop(model, k), folder, "two_time_scale", dim=model.config.dim, k=k)

@@ -2,21 +2,28 @@
 
 inactive   the first t* events of every user, active ones included: all of them are targets
 
-active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks of
-           K / 2 at a phase drawn anew each epoch, and each block is read from about K / 2
-           events before it, not before t* // 2
+active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks at a
+           phase drawn anew each epoch, and each block is read from about `lead` K events before
+           it, not before t* // 2, so that window and block have K events together
 
            events     0 . . . . s . . . . b . . . . e
            fold-in    [ < s    ]
-           network              [ read   ][ targets ]
+           network              [ lead   ][ targets ]
+
+A short lead costs fewer reads a target; a long one trains on what the network will be asked for,
+since a user with many events is read over K of them.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+
+ROUNDING = 1e-9
+"""A share of .8 of 10 events is 8 of them, whatever 1 - .2 comes to in floating point."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,15 @@ def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
     return Windows(user_idx, zero, zero, np.minimum(counts[user_idx], t_star))
 
 
-def active_windows(counts: Int64, *, t_star: int, window: int, rng: np.random.Generator) -> Windows:
-    """Blocks of targets from the t*-th on, with a random phase for each user."""
+def active_windows(
+    counts: Int64, *, t_star: int, window: int, lead: float, rng: np.random.Generator
+) -> Windows:
+    """Blocks of targets from the t*-th on, with a random phase for each user.
+
+    `lead` is the share of the window that is read before its first target.
+    """
     users = np.flatnonzero(counts > t_star).astype(np.int64)
-    block = max(1, window // 2)
+    block = max(1, math.floor(window * (1.0 - lead) + ROUNDING))
     phase = rng.integers(1, block + 1, size=len(users))
     beyond = np.maximum(counts[users] - t_star - phase, 0)
     blocks = 1 + -(-beyond // block)

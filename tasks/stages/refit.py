@@ -6,8 +6,8 @@ import shutil
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
-from tasks.clock import check_clock, time_kind
-from tasks.embedding_files import UNTIL_TEST, read_embeddings
+from tasks.clock import check_clock, clock_of
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
 from tasks.model_files import write_model
 from tasks.stage_one import fit_embeddings
 from tasks.stage_two import fit_model
@@ -27,29 +27,29 @@ def run(
     period."""
     evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
     if refit.kind == "none":
-        shutil.copytree(evaluated, folder, dirs_exist_ok=True)
+        kept = shutil.ignore_patterns(UNTIL_VALID)
+        shutil.copytree(evaluated, folder, ignore=kept, dirs_exist_ok=True)
         epochs = read_json(evaluated / "training.json")["epochs"]
         write_json(layout.report("refit"), {"epochs": epochs, "rows": {"in": 0, "out": 0}})
         return
-    check_clock(time_kind(layout), train_embeddings=train_embeddings, train_rnn=train_rnn)
+    check_clock(clock_of(layout), train_embeddings=train_embeddings, train_rnn=train_rnn)
     data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
         data,
         train_embeddings,
-        until=data.split.end,
+        cut=data.cuts.end,
         epochs=read_json(stage_one / "training.json")["epochs"],
         fold_in_l2=read_embeddings(stage_one / UNTIL_TEST).fold_in_l2,
         seed=seed,
     )
     epochs = read_json(evaluated / "training.json")["epochs"]
     model = fit_model(
-        data, train_rnn, embeddings=embeddings, until=data.split.end, epochs=epochs, seed=seed
+        data, train_rnn, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
     )
-    training = {"epochs": epochs, "until": data.split.end}
     write_model(folder, model)
-    write_json(folder / "training.json", training)
-    counts = data.log_until(data.split.end).counts
+    write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})
+    counts = data.log_until(data.cuts.end).counts
     report = {"epochs": epochs, "rows": {"in": len(data.events), "out": int(counts.sum())}}
     write_json(layout.report("refit"), report)
     data.forget_checkpoints()

@@ -3,24 +3,34 @@ period."""
 
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import TrainEmbeddings
-from tasks.clock import check_clock, time_kind
+from recsys_core.sections import Evaluate, TrainEmbeddings
+from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, write_embeddings
 from tasks.stage_one import fit_embeddings, select_embeddings
 from tasks.step import main
 from tasks.training import TrainingData, curve_rows, rows_trained
 
 
-def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str, seed: int) -> None:
+def run(
+    *,
+    layout: Layout,
+    train_embeddings: TrainEmbeddings,
+    evaluate: Evaluate,
+    first_metric: str,
+    seed: int,
+) -> None:
     """Write two sets of embeddings: of what was known before validation, and before the test
     period."""
-    check_clock(time_kind(layout), train_embeddings=train_embeddings)
-    data = TrainingData.read(layout, "train_embeddings", train_embeddings, first_metric, seed)
-    selected, fit = select_embeddings(data, train_embeddings, metric_name=first_metric, seed=seed)
+    check_clock(clock_of(layout), train_embeddings=train_embeddings)
+    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    data = TrainingData.read(layout, "train_embeddings", train_embeddings, *asked, seed)
+    selected, fit = select_embeddings(
+        data, train_embeddings, evaluate=evaluate, metric_name=first_metric, seed=seed
+    )
     final = fit_embeddings(
         data,
         train_embeddings,
-        until=data.split.test_start,
+        cut=data.cuts.test,
         epochs=fit.best_epoch,
         fold_in_l2=selected.fold_in_l2,
         seed=seed,

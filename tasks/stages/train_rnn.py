@@ -3,8 +3,8 @@ test period."""
 
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import TrainRnn
-from tasks.clock import check_clock, time_kind
+from recsys_core.sections import Evaluate, TrainRnn
+from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
 from tasks.model_files import write_model
 from tasks.stage_two import fit_model, select_model
@@ -12,30 +12,35 @@ from tasks.step import main
 from tasks.training import TrainingData, curve_rows, rows_trained
 
 
-def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) -> None:
-    """Write the model that knows everything before the test period, and the learning curve that
-    chose its epochs."""
-    check_clock(time_kind(layout), train_rnn=train_rnn)
-    data = TrainingData.read(layout, "train_rnn", train_rnn, first_metric, seed)
+def run(
+    *, layout: Layout, train_rnn: TrainRnn, evaluate: Evaluate, first_metric: str, seed: int
+) -> None:
+    """Write the model that knows everything before the test period, the one of before validation,
+    and the learning curve that chose its epochs."""
+    check_clock(clock_of(layout), train_rnn=train_rnn)
+    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    data = TrainingData.read(layout, "train_rnn", train_rnn, *asked, seed)
     embeddings = layout.stage("train_embeddings")
-    fit = select_model(
+    selected, fit = select_model(
         data,
         train_rnn,
         embeddings=read_embeddings(embeddings / UNTIL_VALID),
+        evaluate=evaluate,
         metric_name=first_metric,
         seed=seed,
     )
+    folder = layout.stage("train_rnn")
+    write_model(folder / UNTIL_VALID, selected)
     model = fit_model(
         data,
         train_rnn,
         embeddings=read_embeddings(embeddings / UNTIL_TEST),
-        until=data.split.test_start,
+        cut=data.cuts.test,
         epochs=fit.best_epoch,
         seed=seed,
     )
-    folder = layout.stage("train_rnn")
     write_model(folder, model)
-    write_json(folder / "training.json", {"epochs": fit.best_epoch, "until": data.split.test_start})
+    write_json(folder / "training.json", {"epochs": fit.best_epoch, "cut": "test"})
     write_json(layout.report("train_rnn_curve"), curve_rows(fit))
     write_json(
         layout.report("train_rnn"),

@@ -36,6 +36,9 @@ N_KNOWN = 20
 CUT = 100 * HOUR
 SPLIT = Split(valid_start=80 * HOUR, test_start=CUT, end=120 * HOUR, as_of=120 * HOUR - 1)
 PARAMS = Evaluate(
+    targets="successive",
+    train_only=False,
+    baselines=("transitions", "recent_popularity", "popularity"),
     cutoffs=(2, 5),
     seen_filter=False,
     recent_hours=(5.0, 20.0),
@@ -101,8 +104,8 @@ def test_every_model_ranks_every_target(evaluated):
     report = read_json(evaluated.report("evaluate"))
     assert report["rows"]["out"] == np.count_nonzero(asked)
     assert report["rows"]["in"] == np.count_nonzero(events.timestamp >= CUT)
-    assert report["rows"]["in"] == report["rows"]["out"] + report["rows"]["first_of_their_user"]
-    assert report["rows"]["first_of_their_user"] > 0
+    assert report["rows"]["in"] == report["rows"]["out"] + report["rows"]["not_asked"]
+    assert report["rows"]["not_asked"] > 0
 
 
 def test_what_histories_lack_is_counted(evaluated, tmp_path):
@@ -253,15 +256,16 @@ def test_without_hours_nothing_is_called_recent(evaluated, tmp_path):
     report = read_json(layout.report("evaluate"))
     assert (report["recent_hours"], report["transition_hours"]) == (None, None)
     assert report["validation"]["recent_popularity"] == {}
-    assert list(report["validation"]["transitions"]) == ["whole_log"]
+    assert report["validation"]["transitions"] == {}, "there is nothing to choose from"
     with_hours = read_table(evaluated.ranks, RANKS).to_pandas()
     for model in ("two_time_scale", "popularity"):
         np.testing.assert_array_equal(
             ranks[ranks["model"] == model]["rank"], with_hours[with_hours["model"] == model]["rank"]
         )
     events = small_events()
+    counts = events.counts_before(CUT)
     whole = fit_transitions(
-        events, CUT, backoff=fit_popularity(events, CUT, n_items=N_KNOWN), hours=None
+        events, counts, backoff=fit_popularity(events, counts, n_items=N_KNOWN), since=None
     )
     row = next(ranks[(ranks["model"] == "transitions") & ranks["known"]].itertuples())
     start = events.offsets[row.user_idx]
@@ -286,5 +290,5 @@ def test_a_model_that_knows_the_test_period_is_refused(tmp_path):
 def test_no_targets_are_said(tmp_path):
     events = events_of([(item, item, (99 if item <= 20 else 110) * HOUR) for item in range(1, 26)])
     layout = workspace(tmp_path, events=events)
-    with pytest.raises(DataError, match="no event of the test period has an earlier event"):
+    with pytest.raises(DataError, match="the test period has no successive targets"):
         run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)

@@ -98,7 +98,9 @@ def test_as_of_is_what_the_model_was_trained_on(
     monkeypatch.setattr(stage, "export_graphs", no_export)
     other = replace(layout, root=make_workspace(tmp_path, histories=HISTORIES).root)
     write_json(other.report("evaluate"), {"recent_hours": 1.0})
-    write_json(other.stage("refit") / "training.json", {"epochs": 1, "until": START + 10 * MINUTE})
+    write_json(other.stage("refit") / "training.json", {"epochs": 1, "cut": "test"})
+    split = read_json(other.split) | {"test_start": START + 10 * MINUTE}
+    write_json(other.split, split)
     with pytest.raises(InterruptedError):
         run(layout=other, export_onnx=ExportOnnx(k=5))
     assert seen["k"] == 5

@@ -182,6 +182,16 @@ def test_batches_shrink_with_the_catalogue(
     np.testing.assert_array_equal(top.items, whole.items)
 
 
+def test_batches_shrink_with_the_window(
+    engine: ScoringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = engine.bundle.spec.max_length + 1
+    monkeypatch.setattr(engine_module, "EVENTS_AT_ONCE", 3 * longest + 1)
+    assert engine.max_batch == 3
+    monkeypatch.setattr(engine_module, "EVENTS_AT_ONCE", 1)
+    assert engine.max_batch == 1, "a user at least"
+
+
 def test_the_provider_that_really_runs_is_said(
     bundle: Bundle, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 
 from recsys_core.artifacts import MANIFEST
 from recsys_core.errors import ModelError
+from recsys_core.models.backbones import BackboneName
 from recsys_core.serving.bundle import GRAPHS, INPUTS, OUTPUTS
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.parity import (
@@ -41,6 +43,39 @@ def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int)
     # every length twice in a batch, three lengths one by one; each with three shares of seen items
     assert parity.rows == 3 * (2 * (model.input_spec.max_length + 1) + 3)
     assert 0 < parity.max_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("backbone", "depth", "score"),
+    [("gru", 3, "cosine"), ("lstm", 1, "dot"), ("lru", 1, "dot"), ("lru", 3, "cosine")],
+)
+def test_the_graph_of_each_backbone_equals_its_model(
+    backbone: BackboneName, depth: int, score: Literal["dot", "cosine"], tmp_path: Path
+) -> None:
+    """At every length up to the longest; the item table lies in it once, as it is scored."""
+    model = make_model(backbone=backbone, depth=depth, score=score)
+    export_graphs(
+        tmp_path,
+        config=model.to_json(),
+        weights=model.to_arrays(),
+        popularity=make_popularity(),
+        k=K,
+    )
+    path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
+    parity = check_parity(path, two_time_scale_scores(model), model.input_spec, k=K, rng=rng)
+    assert 0 < parity.max_difference < 1e-4
+    graph = onnx.load(path).graph
+    operators = [node.op_type for node in graph.node]
+    recurrent = {"gru": "GRU", "lstm": "LSTM"}.get(backbone)
+    assert operators.count("GRU") + operators.count("LSTM") == (2 * depth if recurrent else 0)
+    assert recurrent is None or operators.count(recurrent) == 2 * depth
+    tables = [
+        onnx.numpy_helper.to_array(initializer)
+        for initializer in graph.initializer
+        if int(np.prod(initializer.dims)) == (N_ITEMS + 1) * 8
+    ]
+    assert len(tables) == 1
+    np.testing.assert_array_equal(tables[0], model.item_vectors.detach().numpy())
 
 
 def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_path: Path) -> None:

@@ -17,11 +17,19 @@ def test_inactive_windows_are_the_first_t_star_events_of_everyone() -> None:
     assert windows.stop.tolist() == [3, 10, 10]
 
 
-@given(COUNTS, st.integers(1, 20), st.integers(1, 40), st.integers(0, 9))
+@given(
+    COUNTS,
+    st.integers(1, 20),
+    st.integers(2, 40),
+    st.sampled_from([0.0, 0.2, 0.5, 0.9]),
+    st.integers(0, 9),
+)
 def test_each_event_from_t_star_on_is_an_active_target_once(
-    counts: np.ndarray, t_star: int, window: int, seed: int
+    counts: np.ndarray, t_star: int, window: int, lead: float, seed: int
 ) -> None:
-    windows = active_windows(counts, t_star=t_star, window=window, rng=np.random.default_rng(seed))
+    windows = active_windows(
+        counts, t_star=t_star, window=window, lead=lead, rng=np.random.default_rng(seed)
+    )
     targets = sorted(
         (int(user), position)
         for user, first, stop in zip(
@@ -34,13 +42,33 @@ def test_each_event_from_t_star_on_is_an_active_target_once(
     ]
     assert (windows.start <= windows.first_target).all()
     assert (windows.start >= t_star // 2).all()
-    assert (windows.length <= max(window + 1, t_star - t_star // 2 + max(1, window // 2))).all()
+    # at promotion t* - t* // 2 events are read before the first target, else the lead and one more
+    block = (windows.stop - windows.first_target).max(initial=0)
+    assert (windows.length <= max(window + 1, t_star - t_star // 2 + block)).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "lead", "targets"),
+    [(10, 0.5, 5), (7, 0.5, 3), (10, 0.2, 8), (10, 0.0, 10), (2, 0.9, 1)],
+)
+def test_the_lead_is_the_share_of_a_window_read_before_its_first_target(
+    window: int, lead: float, targets: int
+) -> None:
+    counts, rng = np.array([0, 400]), np.random.default_rng(1)
+    windows = active_windows(counts, t_star=4, window=window, lead=lead, rng=rng)
+    # neither the first block, of a random length, nor the last, which the history cuts short
+    inner = windows.take(np.arange(3 + window, len(windows) - 1))
+    assert set((inner.stop - inner.first_target).tolist()) == {targets}
+    # at least one event is read before a target, and window events before the last of them
+    assert set((inner.stop - 1 - inner.start).tolist()) == {window}
 
 
 def test_the_phase_changes_with_the_generator() -> None:
     counts = np.full(40, 100)
     first, again, other = (
-        active_windows(counts, t_star=10, window=32, rng=np.random.default_rng(seed)).stop.tolist()
+        active_windows(
+            counts, t_star=10, window=32, lead=0.5, rng=np.random.default_rng(seed)
+        ).stop.tolist()
         for seed in (1, 1, 2)
     )
     assert first == again != other
@@ -62,4 +90,4 @@ def test_a_log_of_nobody_has_no_windows(counts: list[int]) -> None:
     rng = np.random.default_rng(1)
     assert len(inactive_windows(none, t_star=3)) == 0
     assert bucket_by_length(inactive_windows(none, t_star=3), budget=9, rng=rng) == []
-    assert len(active_windows(none, t_star=3, window=4, rng=rng)) == 0
+    assert len(active_windows(none, t_star=3, window=4, lead=0.5, rng=rng)) == 0

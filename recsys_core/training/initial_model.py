@@ -1,0 +1,97 @@
+"""The two-time-scale model before its training."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
+from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
+from recsys_core.rng import derive_seed
+from recsys_core.sections import TrainRnn
+from recsys_core.training.log_until import LogUntil, log_popularity
+
+PROJECTION_SCALE = 0.1
+"""Of the last matrix of a network: a fit begins close to the vector that it corrects."""
+
+
+def initial_model(
+    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
+) -> TwoTimeScale:
+    """Networks drawn from the seed, and the item vectors of stage one.
+
+    Before any event the inactive network predicts for about the mean active user.
+    """
+    config = TwoTimeScaleConfig(
+        n_items=log.n_items,
+        dim=embeddings.dim,
+        backbone=params.backbone,
+        hidden=params.hidden,
+        depth=params.depth,
+        ffn=params.ffn,
+        time_dim=params.time_dim,
+        score=params.score,
+        temperature=params.temperature,
+        t_star=params.t_star,
+        window=params.window,
+        fold_in_l2=embeddings.fold_in_l2,
+        fold_in_limit=FOLD_IN_LIMIT,
+    )
+    draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
+    model = TwoTimeScale(config)
+    for network in (model.active, model.inactive):
+        for name, parameter in sorted(network.named_parameters()):
+            _initialise(name, parameter, draws)
+    fold_in = FoldIn.fit(
+        embeddings.items,
+        embeddings.item_bias,
+        l2=embeddings.fold_in_l2,
+        limit=FOLD_IN_LIMIT,
+    )
+    active = log.counts >= params.t_star
+    with torch.no_grad():
+        model.active.gamma.fill_(params.gamma)
+        if active.any():
+            mean = embeddings.users[active].mean(axis=0)
+            model.inactive.project.bias.copy_(torch.from_numpy(mean))
+        model.fold_in_items.copy_(torch.from_numpy(fold_in.items))
+        model.fold_in_mean.copy_(torch.from_numpy(fold_in.mean))
+        model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
+        model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
+    bias = _initial_bias(log, params, embeddings=embeddings)
+    model.set_items(torch.from_numpy(embeddings.items), torch.from_numpy(bias))
+    return model
+
+
+def _initial_bias(
+    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings
+) -> npt.NDArray[np.float32]:
+    """Stage one's biases; with a half-life the log popularity of the weighted log instead. (V + 1,)
+
+    Vectors are best learned from the whole log, but how popular an item is, from its last hours.
+    """
+    if params.half_life_days is None:
+        return embeddings.item_bias
+    return log_popularity(log.item_frequency(log.weights(params.half_life_days)))
+
+
+def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> None:
+    """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, biases zero.
+
+    All else begins as its module made it, without a draw: norms at one, the prior at zero, decays.
+    """
+    with torch.no_grad():
+        if name == "start":
+            # of the scale that the first normalisation gives: at zero its gradient explodes
+            parameter.uniform_(-1.0, 1.0, generator=draws)
+        elif name.endswith("weight_hh_l0"):
+            for gate in torch.split(parameter, parameter.shape[1]):
+                nn.init.orthogonal_(gate, generator=draws)
+        elif parameter.dim() == 2:
+            bound = parameter.shape[1] ** -0.5
+            if name == "project.weight":
+                bound *= PROJECTION_SCALE
+            parameter.uniform_(-bound, bound, generator=draws)
+        elif "bias" in name:
+            parameter.zero_()

@@ -230,6 +230,7 @@ def _check_card(params: Params, checkout: Path) -> None:
         split=params.split,
         train_embeddings=params.train_embeddings,
         train_rnn=params.train_rnn,
+        train_memory=params.train_memory,
         evaluate=params.evaluate,
         gate=params.gate,
     )

@@ -24,6 +24,7 @@ from recsys_core.sections import (
     Sessionize,
     Snapshot,
     TrainEmbeddings,
+    TrainMemory,
     TrainRnn,
     Validate,
 )
@@ -48,6 +49,7 @@ class Params(BaseModel):
     sessionize: Sessionize
     train_embeddings: TrainEmbeddings
     train_rnn: TrainRnn
+    train_memory: TrainMemory
     evaluate: Evaluate
     refit: Refit
     export_onnx: ExportOnnx

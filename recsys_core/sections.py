@@ -245,6 +245,44 @@ class TrainRnn:
             _positive(self, "half_life_days")
 
 
+MemoryTerm = Literal["own", "latest_own", "last", "again", "next", "similar", "recent"]
+"""What a memory adds to the networks' logits; see `models/memory.py`."""
+
+
+@dataclass(frozen=True)
+class TrainMemory:
+    """The memory beside the networks; without `terms` there is none. `length` counts the latest
+    items that are remembered, `next_length` those whose successors are looked up. `windows` are
+    hours before the cut in which successors and popularity are counted, null the whole log.
+    `similar_l2` is the ridge of ease, the shrinkage of item_knn. `targets` is how many of the
+    validation period its numbers are fitted on."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    terms: tuple[MemoryTerm, ...]
+    length: int
+    next_length: int
+    neighbours: int
+    windows: tuple[float | None, ...]
+    similar: Literal["ease", "item_knn"]
+    similar_l2: float
+    targets: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "length", "next_length", "neighbours", "targets", "epochs")
+        _not_negative(self, "similar_l2")
+        if self.length < 2:
+            raise ValueError(f"length is {self.length}, it must be at least 2")
+        for name in ("terms", "windows"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} is {list(values)}, it must name each once")
+        if not self.windows:
+            raise ValueError("windows is empty, it must name at least one; null is the whole log")
+        if not all(hours is None or 0 < hours <= LARGEST for hours in self.windows):
+            raise ValueError("windows must be numbers of hours greater than 0, or null")
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """`targets` says what is asked for, in validation too. `train_only` also ranks by what was

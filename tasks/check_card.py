@@ -59,6 +59,7 @@ def check_card(
                 split=params.split,
                 train_embeddings=params.train_embeddings,
                 train_rnn=params.train_rnn,
+                train_memory=params.train_memory,
                 evaluate=params.evaluate,
                 gate=params.gate,
             )

@@ -24,6 +24,7 @@ from recsys_core.sections import (
     Gate,
     SplitParams,
     TrainEmbeddings,
+    TrainMemory,
     TrainRnn,
 )
 
@@ -58,6 +59,7 @@ def check_clock(
     split: SplitParams | None = None,
     train_embeddings: TrainEmbeddings | None = None,
     train_rnn: TrainRnn | None = None,
+    train_memory: TrainMemory | None = None,
     evaluate: Evaluate | None = None,
     gate: Gate | None = None,
 ) -> None:
@@ -80,6 +82,10 @@ def check_clock(
     if ranks and train_rnn is not None and train_rnn.time_dim > 0:
         found = f"train_rnn.time_dim is {train_rnn.time_dim} (there are no gaps between events)"
         refused.append((found, "train_rnn.time_dim=0"))
+    if train_memory is not None and set(train_memory.windows) != {None}:
+        windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
+        found = f"train_memory.windows is [{windows}] (there are no hours)"
+        refused.append((found, "'train_memory.windows=[null]'"))
     if evaluate is not None and evaluate.recent_hours:
         hours = ", ".join(f"{hour:g}" for hour in evaluate.recent_hours)
         found = f"evaluate.recent_hours is [{hours}] (there are no hours)"

@@ -8,6 +8,9 @@ from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import Scorer
 from recsys_core.evaluation.targets import Targets
 from recsys_core.models.history_model import HistoryModel, gather_request_histories
+from recsys_core.models.memory import Memory
+from recsys_core.models.requests import remember
+from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,3 +52,36 @@ def vector_scorer(user_vectors: Float32, *, item_vectors: Float32, item_bias: Fl
         return out
 
     return Scorer(n_items=len(item_bias) - 1, is_softmax=True, scores=scores)
+
+
+def memory_scorer(
+    model: TwoTimeScale, memory: Memory, queries: Float32, known: Events, targets: Targets
+) -> Scorer:
+    """The networks' logits with what the memory adds; `queries` (N, D), a row per target.
+
+    `known` are the events of known items, which the `history` of `targets` counts.
+    """
+
+    def scores(rows: slice, out: Float32) -> Float32:
+        chunk = targets.take(rows)
+        asked = remember(
+            model.input_spec,
+            known,
+            user_idx=chunk.user_idx.astype(np.int64),
+            history=chunk.history.astype(np.int64),
+            most=memory.config.length,
+        )
+        with torch.inference_mode():
+            query = torch.from_numpy(queries[rows])
+            logits = torch.addmm(model.item_bias, query, model.item_vectors.T)  # (B, V + 1)
+            both = memory(
+                logits,
+                torch.from_numpy(asked.latest),
+                torch.from_numpy(asked.active),
+                torch.from_numpy(asked.history),
+            )
+        out[:] = both.numpy()
+        out[:, 0] = -np.inf
+        return out
+
+    return Scorer(n_items=model.config.n_items, is_softmax=True, scores=scores)

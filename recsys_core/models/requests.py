@@ -93,3 +93,27 @@ def known_events(events: Events, n_items: int) -> Events:
     """
     keep = np.asarray(events.item_idx) <= n_items
     return events if keep.all() else events.where(keep)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a memory reads for a batch of users, beside the networks' logits."""
+
+    latest: Int64  # (B, M) known items, the last one first, 0 after them
+    active: npt.NDArray[np.bool_]  # (B,)
+    history: Int64  # (B,) known events
+
+
+def remember(
+    spec: InputSpec, events: Events, *, user_idx: Int64, history: Int64, most: int
+) -> Remembered:
+    """The latest of each user's first `history` events, all of which must be known items.
+
+    M is the longest history, but at most `most` and at least 2.
+    """
+    width = min(most, max(2, int(history.max(initial=0))))
+    age = np.arange(width)
+    there = age < history[:, None]  # (B, M)
+    rows = np.where(there, events.offsets[user_idx][:, None] + history[:, None] - 1 - age, 0)
+    latest = np.where(there, events.item_idx[rows], 0).astype(np.int64)
+    return Remembered(latest=latest, active=spec.is_active(history), history=history)

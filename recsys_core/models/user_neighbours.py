@@ -1,8 +1,12 @@
 """User neighbours: what the users nearest to a history had.
 
-    w(h, u) = |h and u| / (sqrt(|h| |u|) + shrink)        score(j) = sum of w(h, u) over u who had j
+    w(h, u) = |u|^-1/2 sum over items i of both of (1 + age(i))^-recency c(i)^-rarity
+    score(j) = sum of w(h, u) over the N nearest u who had j
 
-with h the different items of the history and u those of a known user, u among the N nearest.
+with u the different items of a known user, age(i) the events of h since its latest one of i, and
+c(i) the users who had i. With recency and rarity 0 it is the cosine, but for the length of h, which
+scales all scores of a request alike.
+
 Nobody is left out of their own neighbours: with a longer history than was known they are their
 own nearest one, which says that people come back to what they had; a seen filter takes it away.
 """
@@ -26,14 +30,15 @@ Int64 = npt.NDArray[np.int64]
 class UserNeighboursSettings:
     """`latest` events of each user are read; of equally near users the lowest user_idx counts."""
 
-    shrink: float
+    recency: float
+    rarity: float
     neighbours: int
     latest: int
 
 
 GRID = tuple(
-    UserNeighboursSettings(shrink=shrink, neighbours=neighbours, latest=1024)
-    for shrink, neighbours in product((0.0, 3.0, 10.0), (50, 200, 1000))
+    UserNeighboursSettings(recency=recency, rarity=rarity, neighbours=neighbours, latest=1024)
+    for recency, rarity, neighbours in product((0.0, 0.5, 1.0), (0.0, 0.5), (50, 200))
 )
 
 
@@ -51,18 +56,18 @@ class UserNeighbours:
 
     def scores(self, histories: RequestHistories, *, out: Float32) -> Float32:
         """The weights of the nearest users who had each item; 0 for others. (B, V + 1)"""
-        requests = histories.item_matrix(self.n_items)  # (B, V + 1)
-        had = np.diff(requests.indptr)  # (B,)
-        length = np.diff(self.users.indptr)  # (U + 1,)
+        recency = histories.recency(self.settings.recency)
+        requests = histories.item_matrix(self.n_items, recency)  # (B, V + 1)
+        had = np.diff(self.items.indptr)  # (V + 1,) users of each item
+        requests.data *= _power(had, -self.settings.rarity)[requests.indices]
+        length = _power(np.diff(self.users.indptr), -0.5)  # (U + 1,)
 
         def nearest(block: slice) -> sparse.csr_array:
             weight = (requests[block] @ self.items).tocsr()  # (rows of the block, U + 1)
-            row = np.repeat(had[block], np.diff(weight.indptr))
-            cosine = np.sqrt(row * length[weight.indices].astype(np.float64))
-            weight.data /= (cosine + self.settings.shrink).astype(np.float32)
+            weight.data *= length[weight.indices]
             return strongest_of_rows(weight, self.settings.neighbours)
 
-        additions = requests @ np.diff(self.items.indptr)
+        additions = (requests > 0) @ had
         users = in_blocks(additions.astype(np.int64), most=PRODUCT_ENTRIES, work=nearest)
         return write_scores(out, users @ self.users)
 
@@ -73,3 +78,8 @@ def fit_user_neighbours(
     """What is known of `events`: the first `counts` (U + 1,) of each user."""
     users = user_items(events, counts, n_items=n_items, latest=settings.latest)
     return UserNeighbours(settings=settings, users=users, items=users.T.tocsr())
+
+
+def _power(count: Int64, power: float) -> Float32:
+    """A power of counts; that of 0 is never looked up."""
+    return (np.maximum(count, 1.0) ** power).astype(np.float32)

@@ -77,13 +77,16 @@ def _initial_bias(
 
 
 def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> None:
-    """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, biases zero.
+    """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, biases zero
+    but for that of what is read.
 
     All else begins as its module made it, without a draw: norms at one, the prior at zero, decays.
     """
     with torch.no_grad():
-        if name == "start":
-            # of the scale that the first normalisation gives: at zero its gradient explodes
+        if name in ("start", "read.bias"):
+            # what is normalised first must not be close to zero: the gradient that comes back
+            # through it grows as it shrinks, and that of the item table, read and scored with the
+            # same rows, would follow what is read alone
             parameter.uniform_(-1.0, 1.0, generator=draws)
         elif name.endswith("weight_hh_l0"):
             for gate in torch.split(parameter, parameter.shape[1]):

@@ -23,7 +23,7 @@ from recsys_core.evaluation.baselines import (
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
-from recsys_core.evaluation.scorers import history_scorer, vector_scorer
+from recsys_core.evaluation.scorers import history_scorer, memory_scorer, vector_scorer
 from recsys_core.evaluation.summary import (
     Ranked,
     differences,
@@ -35,6 +35,7 @@ from recsys_core.evaluation.targets import Targets, events_in_period, targets_of
 from recsys_core.evaluation.truth import oracle_scorer
 from recsys_core.layout import Layout
 from recsys_core.models.history_model import HistoryModel
+from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -50,12 +51,14 @@ from recsys_core.tables import (
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
+from tasks.memory_files import read_memory
 from tasks.model_files import read_model
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
 
 MODEL = "two_time_scale"
+NETWORKS = "networks"
 ORACLE = "oracle"
 TRAIN_ONLY = "_train_only"
 """Ends the name of a model that was fitted before the validation period."""
@@ -97,13 +100,14 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     clock = clock_of(layout)
     check_clock(clock, evaluate=evaluate)
     asked = Asked.read(layout, evaluate)
-    model = read_model(layout.stage("train_rnn"))
+    model, memory = read_model(layout.stage("train_rnn")), read_memory(layout.stage("train_memory"))
     chosen = _choose(asked, timed=clock.kind != "rank", first_metric=first_metric, seed=seed)
-    ranked = [*_rank_all(model, chosen, asked, cut=asked.cuts.test, ending="")]
+    ranked = [*_rank_all(model, memory, chosen, asked, cut=asked.cuts.test, ending="")]
     if evaluate.train_only:
         before = read_model(layout.stage("train_rnn") / UNTIL_VALID)
+        remembered = read_memory(layout.stage("train_memory") / UNTIL_VALID)
         cut = asked.cuts.valid
-        ranked += _rank_all(before, chosen, asked, cut=cut, ending=TRAIN_ONLY)
+        ranked += _rank_all(before, remembered, chosen, asked, cut=cut, ending=TRAIN_ONLY)
     ranked += _rank_oracle(layout, asked)
     ours = asked.targets_for(model.input_spec.n_items)
     t_star = model.input_spec.t_star
@@ -163,6 +167,7 @@ def _choose(
 
 def _rank_all(
     model: TwoTimeScale,
+    memory: Memory,
     chosen: dict[BaselineName, Choice],
     asked: Asked,
     *,
@@ -177,7 +182,8 @@ def _rank_all(
             "when its period began; run `train_rnn` again"
         )
     everyone = np.ones(len(asked.targets), dtype=bool)
-    yield _rank(f"{MODEL}{ending}", _model_scorer(model, asked), everyone, asked, cut=cut)
+    for name, scorer in _model_scorers(model, memory, asked):
+        yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
     known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
     settings = {name: choice.setting for name, choice in chosen.items()}
     fits = Fits(asked.events, cut, settings)
@@ -187,20 +193,28 @@ def _rank_all(
         yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
 
 
-def _model_scorer(model: TwoTimeScale, asked: Asked) -> Scorer:
+def _model_scorers(
+    model: TwoTimeScale, memory: Memory, asked: Asked
+) -> Iterator[tuple[str, Scorer]]:
+    """The model, and the networks in it by themselves where it has a memory too."""
     n_items = model.input_spec.n_items
-    targets = asked.targets_for(n_items)
-    vectors = user_vectors(
+    targets, known = asked.targets_for(n_items), known_events(asked.events, n_items)
+    queries = user_vectors(
         model,
-        known_events(asked.events, n_items),
+        known,
         user_idx=targets.user_idx.astype(np.int64),
         history=targets.history.astype(np.int64),
     )
-    return vector_scorer(
-        vectors,
-        item_vectors=model.item_vectors.detach().cpu().numpy(),
-        item_bias=model.item_bias.detach().cpu().numpy(),
-    )
+    yield MODEL, memory_scorer(model, memory, queries, known, targets)
+    if memory.config.terms:
+        yield (
+            NETWORKS,
+            vector_scorer(
+                queries,
+                item_vectors=model.item_vectors.detach().cpu().numpy(),
+                item_bias=model.item_bias.detach().cpu().numpy(),
+            ),
+        )
 
 
 def _rank_oracle(layout: Layout, asked: Asked) -> Iterator[Ranked]:

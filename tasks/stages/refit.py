@@ -5,9 +5,11 @@ import shutil
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
+from recsys_core.sections import Refit, TrainEmbeddings, TrainMemory, TrainRnn
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
+from tasks.memory import counted
+from tasks.memory_files import read_memory, write_memory
 from tasks.model_files import write_model
 from tasks.stage_one import fit_embeddings
 from tasks.stage_two import fit_model
@@ -21,18 +23,26 @@ def run(
     refit: Refit,
     train_embeddings: TrainEmbeddings,
     train_rnn: TrainRnn,
+    train_memory: TrainMemory,
     seed: int,
 ) -> None:
     """Write the model for scoring; `none` keeps the evaluated one, which knows nothing of the test
     period."""
     evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
+    remembered = layout.stage("train_memory")
     if refit.kind == "none":
         kept = shutil.ignore_patterns(UNTIL_VALID)
-        shutil.copytree(evaluated, folder, ignore=kept, dirs_exist_ok=True)
+        for stage in (evaluated, remembered):
+            shutil.copytree(stage, folder, ignore=kept, dirs_exist_ok=True)
         epochs = read_json(evaluated / "training.json")["epochs"]
         write_json(layout.report("refit"), {"epochs": epochs, "rows": {"in": 0, "out": 0}})
         return
-    check_clock(clock_of(layout), train_embeddings=train_embeddings, train_rnn=train_rnn)
+    check_clock(
+        clock_of(layout),
+        train_embeddings=train_embeddings,
+        train_rnn=train_rnn,
+        train_memory=train_memory,
+    )
     data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
@@ -47,7 +57,9 @@ def run(
     model = fit_model(
         data, train_rnn, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
     )
+    memory = counted(read_memory(remembered), train_memory, data.events, data.cuts.end)
     write_model(folder, model)
+    write_memory(folder, memory)
     write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})
     counts = data.log_until(data.cuts.end).counts
     report = {"epochs": epochs, "rows": {"in": len(data.events), "out": int(counts.sum())}}

@@ -292,3 +292,56 @@ def test_no_targets_are_said(tmp_path):
     layout = workspace(tmp_path, events=events)
     with pytest.raises(DataError, match="the test period has no successive targets"):
         run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+
+
+def test_train_only_ranks_the_same_targets_by_what_was_fitted_before_validation(tmp_path):
+    layout = workspace(tmp_path)
+    write_model(layout.stage("train_rnn") / "until_valid", make_model(n_items=N_KNOWN, seed=2))
+    run(layout=layout, evaluate=replace(PARAMS, train_only=True), first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    names = ["two_time_scale", "transitions", "recent_popularity", "popularity"]
+    assert ranks["model"].drop_duplicates().tolist() == [
+        *names,
+        *(f"{name}_train_only" for name in names),
+    ]
+    events = small_events()
+    share = fit_popularity(events, events.counts_before(SPLIT.valid_start), n_items=N_KNOWN).share
+    of_popularity = ranks[(ranks["model"] == "popularity_train_only") & ranks["known"]]
+    for row in of_popularity.iloc[::9].itertuples():
+        assert row.rank == np.count_nonzero(share[1:] >= share[row.target])
+    ours, before = (
+        ranks[ranks["model"] == name]["rank"].to_numpy()
+        for name in ("two_time_scale", "two_time_scale_train_only")
+    )
+    assert not np.array_equal(ours, before), "another model"
+    compared = read_json(layout.report("evaluate"))["difference"]
+    assert "two_time_scale_train_only" in compared
+
+
+def test_leave_one_out_asks_each_user_for_their_last_event(tmp_path):
+    """Item 25 has no event but last ones: no candidate, and its targets are misses."""
+    rows = [(user, (user + step) % 24 + 1, HOUR * step) for user in range(1, 31) for step in (1, 2)]
+    last = [(user, 25 if user > 27 else user % 24 + 1, 3 * HOUR) for user in range(1, 31)]
+    layout = workspace(tmp_path, n_items=25, events=events_of([*rows, *last]))
+    end = 3 * HOUR + 1
+    split = Split(valid_start=None, test_start=None, end=end, as_of=end - 1)
+    write_json(layout.split, split.to_json())
+    with pytest.raises(ConfigError, match="leave_one_out"):
+        run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    asked = replace(
+        PARAMS,
+        targets="last",
+        seen_filter=True,
+        recent_hours=(),
+        baselines=("popularity", "item_knn", "ease_transitions"),
+    )
+    run(layout=layout, evaluate=asked, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    models = ["two_time_scale", "popularity", "item_knn", "ease_transitions"]
+    assert ranks["model"].drop_duplicates().tolist() == models
+    for _, of_model in ranks.groupby("model"):
+        assert of_model["user_idx"].tolist() == list(range(1, 31))
+        assert of_model["position"].tolist() == [2] * 30
+        assert (of_model[of_model["target"] == 25]["rank"] == 0).all()
+        assert (of_model[of_model["target"] != 25]["rank"] > 0).all()
+    assert read_json(layout.report("evaluate"))["targets"]["unknown"] == 3

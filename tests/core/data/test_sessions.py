@@ -307,7 +307,7 @@ def test_equal_times_keep_the_order_of_rows(tmp_path: Path) -> None:
 
 
 def test_ties_in_the_other_order_change_nothing_else(tmp_path: Path) -> None:
-    """The log is read backwards: rows of one time come from its end, others in the order of time."""
+    """The log is read backwards: rows of one time come from its end, the others by time."""
     rows = [Row("u", item, second) for second, item in zip((1, 7, 7, 7, 9), "dabca", strict=True)]
     got = sessionized(tmp_path, rows, small_card(), ties="last")
     assert [got.items[idx - 1] for idx in got.events.item_idx] == list("dcbaa")

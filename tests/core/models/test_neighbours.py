@@ -22,7 +22,7 @@ from tests.history_batches import (
     scores_of,
 )
 
-NEAREST = UserNeighboursSettings(shrink=0.0, neighbours=5, latest=100)
+NEAREST = UserNeighboursSettings(recency=0.0, rarity=0.0, neighbours=5, latest=100)
 RANDOM = events_of(random_rows(400, users=30, items=14, end=1000))
 STAN = SessionNeighboursSettings(
     own_events=2.0,
@@ -35,7 +35,7 @@ STAN = SessionNeighboursSettings(
 )
 
 
-@pytest.mark.parametrize("settings", [NEAREST, UserNeighboursSettings(2.0, 200, 5)])
+@pytest.mark.parametrize("settings", [NEAREST, UserNeighboursSettings(1.0, 0.5, 200, 5)])
 def test_user_neighbours_are_what_the_equations_say(settings):
     counts = everything(RANDOM) // 2
     users = []
@@ -45,12 +45,17 @@ def test_user_neighbours_are_what_the_equations_say(settings):
         users.append(set(items[-settings.latest :]))
     batch = histories_of([3, 5, 3, 9], [1], [])
     found = scores_of(fit_user_neighbours(RANDOM, counts, n_items=12, settings=settings), batch)
-    for row, history in enumerate([{3, 5, 9}, {1}, set()]):
+    had_by = [sum(item in had for had in users) for item in range(13)]
+    for row, ages in enumerate([{9: 0, 3: 1, 5: 2}, {1: 0}, {}]):
+        own = {
+            item: (1 + age) ** -settings.recency * had_by[item] ** -settings.rarity
+            for item, age in ages.items()
+        }
         near = []
         for number, had in enumerate(users):
-            if history & had:
-                size = math.sqrt(len(history) * len(had)) + settings.shrink
-                near.append((-len(history & had) / size, number))
+            if own.keys() & had:
+                shared = sum(own[item] for item in own.keys() & had)
+                near.append((-shared / math.sqrt(len(had)), number))
         expected = np.zeros(12)
         for weight, number in sorted(near)[: settings.neighbours]:
             for item in users[number]:

@@ -111,6 +111,7 @@ def test_every_backbone_and_objective_learns_the_order(
         score_penalty=0.01,
         embedding_dropout=0.1,
         negatives=16,
+        batch=128,
     )
     trainer = trainer_of(log_of(events), params, validation=validation_of(events))
     train(trainer, epochs=15)
@@ -182,13 +183,13 @@ def successor_scores(model: TwoTimeScale) -> np.ndarray:
 
 def test_every_item_has_a_vector_that_stage_two_trained() -> None:
     """Each says what follows it and what it follows; those of a model that never met it do not."""
-    events = markov_events(0.95)
-    trained = successor_scores(train(trainer_of(log_of(events)), epochs=25))
+    events, params = markov_events(0.95), replace(STAGE_TWO, batch=128)
+    trained = successor_scores(train(trainer_of(log_of(events), params), epochs=20))
     assert (trained > 0.5).all()
     guesses = []
     for item in (1, 7, N_ITEMS):
         log = log_of(without_item(events, item))
-        ignorant = successor_scores(train(trainer_of(log), epochs=25))
+        ignorant = successor_scores(train(trainer_of(log, params), epochs=20))
         guesses.append(ignorant[item - 1])
         assert ignorant[item - 2] < 0.0, "what it follows"
     assert np.mean(guesses) < 0.0, "what follows it; one may be right by chance"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import read_params
 from recsys_core.data.cuts import Cut
 from recsys_core.errors import TwotempoError
@@ -69,7 +69,8 @@ def run(layout: Layout, name: str) -> None:
         batch=evaluate.batch,
         seen_filter=evaluate.seen_filter,
     )
-    groups = cohorts(targets, before=cut, candidates=candidates, t_star=params.train_rnn.t_star)
+    t_star = read_json(layout.stage("train_rnn") / "model.json")["t_star"]
+    groups = cohorts(targets, before=cut, candidates=candidates, t_star=t_star)
     everyone = np.ones(len(targets), dtype=bool)
     table = ranks_table([Ranked(name, ranks, everyone)], targets, groups)
     folder = layout.root / "peers"

@@ -191,18 +191,27 @@ class TrainEmbeddings:
             _positive(self, "half_life_days")
 
 
+Ablation = Literal["none", "one_rnn", "active_static", "no_stage1", "swap", "learned_phi"]
+"""A part taken away from the two time scales, to see what it is worth; `models/ablations.py`."""
+
+
 @dataclass(frozen=True)
 class TrainRnn:
-    """Stage two. `t_star` and `window` (K) count events; `lead` is the share of a training window
-    that is read before its first target; `time_dim` 0 leaves the time between events out of what is
-    read; `temperature` is of the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull`
-    is the L2 pull of item vectors to stage one; `warmup` is the share of the first epoch in which
-    the learning rates rise."""
+    """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
+    on one more event moves a user's embedding by at most `rho` of what the first ones did
+    (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
+    target; `other_group` the share of the other group's events that each network learns from too;
+    `time_dim` 0 leaves the time between events out of what is read; `temperature` is of the score
+    `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item vectors to
+    stage one; `warmup` is the share of the first epoch in which the learning rates rise."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
-    t_star: int
+    t_star: int | Literal["auto"]
+    rho: float
+    ablation: Ablation
     window: int
     lead: float
+    other_group: float
     backbone: Literal["gru", "lstm", "lru"]
     hidden: int
     depth: int
@@ -232,11 +241,17 @@ class TrainRnn:
     patience: int
 
     def __post_init__(self) -> None:
-        _positive(self, "t_star", "window", "hidden", "depth", "ffn", "temperature", "batch")
+        if self.t_star != "auto":
+            _positive(self, "t_star")
+        if not 0.0 <= self.other_group <= 1.0:
+            raise ValueError(
+                f"other_group is {self.other_group}, it must be at least 0 and at most 1"
+            )
+        _positive(self, "rho", "window", "hidden", "depth", "ffn", "temperature", "batch")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         _positive(self, "negatives", "rate_decay", "grad_clip")
         _positive(self, "max_epochs", "patience")
-        _share(self, "lead", "dropout", "embedding_dropout", "warmup")
+        _share(self, "rho", "lead", "dropout", "embedding_dropout", "warmup")
         _not_negative(self, "time_dim", "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
         if self.window < 2:

@@ -30,8 +30,11 @@ STAGE_ONE = TrainEmbeddings(
 )
 STAGE_TWO = TrainRnn(
     t_star=6,
+    rho=0.2,
+    ablation="none",
     window=8,
     lead=0.5,
+    other_group=0.0,
     backbone="gru",
     hidden=32,
     depth=1,

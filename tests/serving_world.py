@@ -1,5 +1,6 @@
 """A small world for tests of what comes after training: a log, a model, a bundle."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.memory import TERMS, Memory, MemoryConfig
+from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
@@ -23,6 +26,7 @@ from recsys_core.tables import (
     write_events,
     write_table,
 )
+from tasks.memory_files import write_memory
 from tasks.model_files import write_model
 
 N_ITEMS = 40
@@ -85,6 +89,8 @@ def make_model(
             window=6,
             fold_in_l2=0.5,
             fold_in_limit=50,
+            ablation="none",
+            free_users=0,
         )
     )
     with torch.no_grad():
@@ -99,6 +105,41 @@ def make_model(
         model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
         model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
     return model.eval()
+
+
+def make_memory(
+    *,
+    n_items: int = N_ITEMS,
+    seed: int = 1,
+    terms: tuple[str, ...] = TERMS,
+    windows: tuple[float | None, ...] = (24.0, None),
+    length: int = 12,
+) -> Memory:
+    """A memory with random tables and numbers: three neighbours, which of some items are fewer."""
+    torch_rng = torch.Generator().manual_seed(seed)
+    config = MemoryConfig(
+        terms=terms, windows=windows, n_items=n_items, length=length, next_length=4, neighbours=3
+    )
+    memory = Memory(config)
+    with torch.no_grad():
+        for items, weight in (
+            (memory.next_items, memory.next_share),
+            (memory.similar_items, memory.similar_weight),
+        ):
+            drawn = torch.randint(0, n_items + 1, items.shape, generator=torch_rng)
+            drawn[..., :1, :] = 0  # nothing follows PAD, nothing resembles it
+            items.copy_(drawn)
+            weight.copy_(torch.rand(items.shape, generator=torch_rng) * (drawn > 0))
+        memory.similar_weight.mul_(0.2).sub_(0.05).mul_(memory.similar_items > 0)
+        memory.log_recent.copy_(-4.0 * torch.rand(memory.log_recent.shape, generator=torch_rng))
+        for parameter in (memory.network, memory.coefficients, memory.power):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch_rng))
+    return memory.eval()
+
+
+def make_spec() -> InputSpec:
+    """What the exported graph of `make_model` and `make_memory` reads."""
+    return replace(make_model().input_spec, remembered=make_memory().config.length)
 
 
 def make_popularity(n_items: int = N_ITEMS) -> np.ndarray:
@@ -129,7 +170,7 @@ def user_ids(n: int) -> list[str]:
 
 
 def tiny_bundle(base: Path) -> Path:
-    """The bundle of `make_model` and `make_popularity`, made once per `base`."""
+    """The bundle of `make_model`, `make_memory` and `make_popularity`, made once per `base`."""
     folder = base / "tiny_bundle"
     if not (folder / "manifest.json").exists():
         folder.mkdir()
@@ -139,22 +180,30 @@ def tiny_bundle(base: Path) -> Path:
 
 def export_bundle(folder: Path) -> None:
     """Export the tiny world's model into an empty folder."""
-    model = make_model()
-    export_graphs(
-        folder,
-        config=model.to_json(),
-        weights=model.to_arrays(),
-        popularity=make_popularity(),
-        k=K,
-    )
+    model, memory = make_model(), make_memory()
+    export_model(folder, model, memory)
     write_bundle(
         folder,
         config=model.to_json(),
+        memory=memory.to_json(),
         fold_in=model.fold_in,
         items=vocabulary_table(item_ids(), ITEM_VOCABULARY),
         k=K,
         as_of=START,
         popularity_hours=24.0,
+    )
+
+
+def export_model(folder: Path, model: TwoTimeScale, memory: Memory) -> None:
+    """Export both graphs, the popularity of `make_popularity`, into a folder."""
+    export_graphs(
+        folder,
+        config=model.to_json(),
+        weights=model.to_arrays(),
+        memory_config=memory.to_json(),
+        memory_weights=memory.to_arrays(),
+        popularity=make_popularity(),
+        k=K,
     )
 
 
@@ -178,6 +227,7 @@ def make_workspace(root: Path, *, histories: list[list[int]], n_items: int = N_I
     split = Split(valid_start=START, test_start=START + 1, end=as_of + 1, as_of=as_of)
     write_json(layout.split, split.to_json())
     write_model(layout.stage("refit"), make_model())
+    write_memory(layout.stage("refit"), make_memory())
     write_json(layout.stage("refit") / "training.json", {"epochs": 1, "cut": "end"})
     return layout
 

@@ -23,7 +23,7 @@ def user_vectors(
     `events` holds known items only (`requests.known_events`). Rows are worked through in the order
     of their length, so that a batch pads little, and each by its own network alone.
     """
-    spec, fold_in = model.input_spec, model.fold_in
+    spec, fold_in = model.input_spec, model.transductive
     device = model.item_vectors.device
     vectors = np.zeros((len(user_idx), spec.dim), dtype=np.float32)
     length, active = history - spec.window_start(history), spec.is_active(history)

@@ -8,8 +8,8 @@
     score, cosine     s(u, i | t) = <phi_t / |phi_t|, v_i / |v_i|> / temperature + b_i
 
 Nothing is shared but the item vectors V, of which cosine reads the directions alone. phi_u is
-folded in (`fold_in.py`) from the events before the window, so that the active network never sees
-what it is asked for. Row 0 of V is PAD and scores minus infinity.
+folded in (`fold_in.py`) from earlier events than any that the active network is asked for. Row 0 of
+V is PAD and scores minus infinity. `ablations.py` says what may be taken away.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from recsys_core.models.ablations import Ablation
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.blocks import Drop, Stack, keep_all
-from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.requests import InputSpec
 
 GAP_BUCKETS = 30
@@ -49,11 +50,24 @@ class TwoTimeScaleConfig:
     window: int
     fold_in_l2: float
     fold_in_limit: int
+    ablation: Ablation
+    free_users: int
+    """Users whose free vectors of stage one the model holds: 0 unless it is `learned_phi`."""
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the model reads: batches, the export's example and the parity test follow it."""
-        return InputSpec(n_items=self.n_items, dim=self.dim, t_star=self.t_star, window=self.window)
+        """What the model reads: batches, the export's example and the parity test follow it.
+
+        Nothing is remembered here: a memory stands beside the model.
+        """
+        return InputSpec(
+            n_items=self.n_items,
+            dim=self.dim,
+            t_star=self.t_star,
+            window=self.window,
+            remembered=0,
+            ablation=self.ablation,
+        )
 
 
 class RecurrentNetwork(nn.Module):
@@ -153,6 +167,7 @@ class TwoTimeScale(nn.Module):
     fold_in_mean: Tensor
     fold_in_basis: Tensor
     fold_in_variance: Tensor
+    free_rows: Tensor
 
     def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__()
@@ -166,6 +181,8 @@ class TwoTimeScale(nn.Module):
         self.register_buffer("fold_in_mean", torch.zeros(config.dim))
         self.register_buffer("fold_in_basis", torch.zeros(config.dim, config.dim))
         self.register_buffer("fold_in_variance", torch.zeros(config.dim))
+        if config.ablation == "learned_phi":
+            self.register_buffer("free_rows", torch.zeros(config.free_users + 1, config.dim))
 
     @property
     def input_spec(self) -> InputSpec:
@@ -183,6 +200,13 @@ class TwoTimeScale(nn.Module):
             l2=self.config.fold_in_l2,
             limit=self.config.fold_in_limit,
         )
+
+    @property
+    def transductive(self) -> UserVectors:
+        """Where phi_u comes from, as NumPy."""
+        if self.config.ablation == "learned_phi":
+            return FreeRows(self.free_rows.cpu().numpy())
+        return self.fold_in
 
     def forward(
         self,

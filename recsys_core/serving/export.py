@@ -1,4 +1,4 @@
-"""A model and its top-k as one ONNX graph: history in, the best items out.
+"""Networks, memory and top-k as one ONNX graph: history in, the best items out.
 
 The graphs hold weights and nothing of where they were made: the same model gives the same bytes in
 any folder. The second export in one process fails (torch 2.13, a GRU with a dynamic T), so each has
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from torch.export import Dim
 
 from recsys_core.artifacts import atomic_path
 from recsys_core.errors import ModelError
+from recsys_core.models.memory import Memory
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Graph
 
@@ -35,6 +37,8 @@ DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "length": ("B",),
     "user_vector": ("B", None),
     "active": ("B",),
+    "latest": ("B", "M"),
+    "history": ("B",),
     "seen_rows": ("S",),
     "seen_items": ("S",),
     "top_items": ("B", None),
@@ -45,17 +49,13 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class TwoTimeScaleTop(nn.Module):
-    """The two-time-scale model with its top k."""
+    """The two-time-scale model and the memory beside it, with their top k."""
 
-    bias: Tensor
-
-    def __init__(self, model: TwoTimeScale, k: int) -> None:
+    def __init__(self, model: TwoTimeScale, memory: Memory, k: int) -> None:
         super().__init__()
         self.model = model
+        self.memory = memory
         self.k = k
-        bias = model.item_bias.detach().clone()
-        bias[0] = -torch.inf  # PAD is no candidate
-        self.register_buffer("bias", bias)
 
     def forward(
         self,
@@ -64,6 +64,8 @@ class TwoTimeScaleTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
+        latest: Tensor,
+        history: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -71,8 +73,14 @@ class TwoTimeScaleTop(nn.Module):
         vectors = self.model(items, gap_seconds, length, user_vector, active)  # (B, D)
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
-        scores = nn.functional.linear(vectors, self.model.item_vectors, self.bias)  # (B, V + 1)
-        return best_items(scores, seen_rows, seen_items, k=self.k)
+        table, bias = self.model.item_vectors, self.model.item_bias
+        logits = nn.functional.linear(vectors, table, bias)  # (B, V + 1)
+        scores = self.memory(logits, latest, active, history)  # (B, V + 1)
+        # PAD is no candidate: as if everybody had seen it
+        rows = torch.arange(length.shape[0])  # (B,)
+        out_rows = torch.cat([rows, seen_rows])  # (B + S,)
+        out_items = torch.cat([torch.zeros_like(rows), seen_items])  # (B + S,)
+        return best_items(scores, out_rows, out_items, k=self.k)
 
 
 class PopularityTop(nn.Module):
@@ -92,6 +100,8 @@ class PopularityTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,  # noqa: ARG002
         active: Tensor,  # noqa: ARG002
+        latest: Tensor,  # noqa: ARG002
+        history: Tensor,  # noqa: ARG002
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -117,21 +127,28 @@ def export_graphs(
     *,
     config: Mapping[str, int | float | str],
     weights: Arrays,
+    memory_config: Mapping[str, Any],
+    memory_weights: Arrays,
     popularity: npt.NDArray[np.float32],
     k: int,
 ) -> None:
     """Write `two_time_scale.onnx` and `popularity.onnx` into `folder`, in two processes.
 
-    `config` and `weights` are `TwoTimeScale.to_json` and `to_arrays`; `popularity` (V + 1,) scores
-    all items, PAD -inf. Raises `ModelError` where a weight is not finite, or k is more than the
-    items.
+    `config` and `weights` are `TwoTimeScale.to_json` and `to_arrays`, those of the memory likewise;
+    `popularity` (V + 1,) scores all items, PAD -inf. Raises `ModelError` where a weight is not
+    finite, the memory is of other items, or k is more than the items.
     """
     n_items, dim = int(config["n_items"]), int(config["dim"])
     if not 1 <= k <= n_items:
         raise ModelError(
             f"cannot export a top {k} of {n_items} items; k must be from 1 to {n_items}"
         )
-    _check_finite({**weights, "popularity": popularity[1:]})
+    if memory_config["n_items"] != n_items:
+        raise ModelError(
+            f"the memory knows {memory_config['n_items']} items and the model {n_items}; both must "
+            "come from one run of refit"
+        )
+    _check_finite({**weights, **memory_weights, "popularity": popularity[1:]})
     if popularity.shape != (n_items + 1,) or popularity[0] != -np.inf:
         raise ModelError(
             f"popularity has shape {popularity.shape} and {popularity[0]} for PAD; the graph "
@@ -143,7 +160,15 @@ def export_graphs(
             max_workers=2, mp_context=spawn, max_tasks_per_child=1
         ) as processes:
             jobs = [
-                processes.submit(_export_two_time_scale, folder, dict(config), dict(weights), k),
+                processes.submit(
+                    _export_two_time_scale,
+                    folder,
+                    config=dict(config),
+                    weights=dict(weights),
+                    memory_config=dict(memory_config),
+                    memory_weights=dict(memory_weights),
+                    k=k,
+                ),
                 processes.submit(_export_popularity, folder, popularity, dim, k),
             ]
             for job in jobs:
@@ -166,10 +191,17 @@ def _check_finite(arrays: Arrays) -> None:
 
 
 def _export_two_time_scale(
-    folder: Path, config: dict[str, int | float | str], weights: Arrays, k: int
+    folder: Path,
+    *,
+    config: dict[str, int | float | str],
+    weights: Arrays,
+    memory_config: dict[str, Any],
+    memory_weights: Arrays,
+    k: int,
 ) -> None:
     model = TwoTimeScale.from_arrays(config, weights)
-    _export(TwoTimeScaleTop(model, k), folder, "two_time_scale", dim=model.config.dim, k=k)
+    memory = Memory.from_arrays(memory_config, memory_weights)
+    _export(TwoTimeScaleTop(model, memory, k), folder, "two_time_scale", dim=model.config.dim, k=k)
 
 
 def _export_popularity(folder: Path, score: npt.NDArray[np.float32], dim: int, k: int) -> None:
@@ -208,7 +240,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) 
         raise ModelError(
             f"{graph}: the graph has {model.ByteSize()} bytes, one ONNX file holds "
             f"{PROTOBUF_LIMIT}; "
-            "use a smaller train_embeddings.dim"
+            "use a smaller train_memory.neighbours or train_embeddings.dim"
         )
     onnx.checker.check_model(model)
     with atomic_path(folder / f"{graph}.onnx") as temporary:
@@ -223,6 +255,8 @@ def _example(dim: int) -> tuple[Tensor, ...]:
         torch.tensor([2, 4, 0]),
         torch.ones(3, dim),
         torch.tensor([False, True, False]),
+        torch.tensor([[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]),
+        torch.tensor([2, 6, 0]),
         torch.tensor([0, 0, 1, 1, 1]),
         torch.tensor([1, 1, 1, 1, 1]),
     )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from recsys_core.errors import ModelError
+from recsys_core.models.memory import Memory
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.engine import open_session
@@ -29,14 +30,17 @@ class Parity:
     max_difference: float
 
 
-def two_time_scale_scores(model: TwoTimeScale) -> Callable[[Inputs], Float32]:
-    """Scores of all items by the model itself, in torch. (B, V + 1)"""
+def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inputs], Float32]:
+    """Scores of all items by the model and the memory themselves, in torch. (B, V + 1)"""
 
     @torch.inference_mode()
     def scores(inputs: Inputs) -> Float32:
         names = ("items", "gap_seconds", "length", "user_vector", "active")
-        vectors = model(**{name: torch.from_numpy(inputs[name]) for name in names})
-        values: Float32 = model.scores(vectors).numpy()
+        queries = model(**{name: torch.from_numpy(inputs[name]) for name in names})  # (B, D)
+        logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
+        read = (torch.from_numpy(inputs[name]) for name in ("latest", "active", "history"))
+        values: Float32 = memory(logits, *read).numpy()
+        values[:, 0] = -np.inf
         return values
 
     return scores
@@ -58,8 +62,9 @@ def check_parity(
     """Compare a graph on the CPU with the model that it was exported from.
 
     Inputs: every length from 0 to the longest in one batch, and one by one the shortest and
-    longest; users active and inactive; nothing seen, some seen, all but a few seen. Raises
-    `ModelError` at the first difference.
+    longest; users active and inactive; nothing seen, some seen, all but a few seen; from none to
+    all of `spec.remembered` latest items, some of them repeats. Raises `ModelError` at the first
+    difference.
     """
     session = open_session(graph.read_bytes(), threads=1, providers=("CPUExecutionProvider",))
     batches = rows = 0
@@ -115,17 +120,31 @@ def compare_top(
 
 def example_inputs(spec: InputSpec, *, rng: np.random.Generator) -> Iterator[Inputs]:
     """Batches of random inputs, as `check_parity` says."""
-    every = np.arange(spec.max_length + 1)
+    every, most = np.arange(spec.max_length + 1), spec.remembered
     for length in (every, rng.permutation(every), every[:1], every[1:2], every[-1:]):
         for share in (0.0, 0.3, 1.0):
-            yield _random_inputs(spec, length, seen_share=share, rng=rng)
+            yield _random_inputs(spec, length, width=most, seen_share=share, rng=rng)
+    for width in remembered_widths(most):
+        yield _random_inputs(spec, every, width=width, seen_share=0.3, rng=rng)
+
+
+def remembered_widths(most: int) -> list[int]:
+    """Numbers of remembered items from the fewest, 2, to `most`: 2, 3, 5, 9, 17 ..."""
+    steps = (2**power + 1 for power in range(most.bit_length()))
+    return sorted({*(width for width in steps if width < most), most})
 
 
 def _random_inputs(
-    spec: InputSpec, length: npt.NDArray[np.int64], *, seen_share: float, rng: np.random.Generator
+    spec: InputSpec,
+    length: npt.NDArray[np.int64],
+    *,
+    width: int,
+    seen_share: float,
+    rng: np.random.Generator,
 ) -> Inputs:
-    rows, width = len(length), max(1, int(length.max()))
-    valid = np.arange(width) < length[:, None]  # (B, T)
+    """A row for each of `length`; `width` latest items."""
+    rows, longest = len(length), max(1, int(length.max()))
+    valid = np.arange(longest) < length[:, None]  # (B, T)
     # edges of the model's gap buckets among them, where a comparison must fall on the same side
     gaps = np.concatenate([[-1.0], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
     seen = rng.random((rows, spec.n_items)) < seen_share  # (B, V)
@@ -133,12 +152,30 @@ def _random_inputs(
     seen_rows, seen_columns = np.nonzero(seen)
     active = rng.random(rows) < 0.5
     vector = rng.standard_normal((rows, spec.dim)) * active[:, None]
+    latest, history = _random_memory(spec, rows, width=width, rng=rng)
     return {
         "items": np.where(valid, rng.integers(1, spec.n_items + 1, valid.shape), 0),
         "gap_seconds": np.where(valid, rng.choice(gaps, valid.shape), 0.0).astype(np.float32),
         "length": length,
         "user_vector": vector.astype(np.float32),
         "active": active,
+        "latest": latest,
+        "history": history,
         "seen_rows": seen_rows,
         "seen_items": seen_columns + 1,
     }
+
+
+def _random_memory(
+    spec: InputSpec, rows: int, *, width: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The latest items of users who have from none to more than `width`. (B, M), (B,)
+
+    Each takes them from a few items of their own, so that repeats come at every distance.
+    """
+    there = rng.integers(0, width + 1, rows)  # (B,)
+    few = rng.integers(1, spec.n_items + 1, (rows, 1 + width // 2))
+    choice = rng.integers(0, few.shape[1], (rows, width))
+    latest = np.take_along_axis(few, choice, axis=1)  # (B, M)
+    older = np.where(there == width, rng.integers(0, 200, rows), 0)
+    return np.where(np.arange(width) < there[:, None], latest, 0), there + older

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys_core.data.events import Events
 from recsys_core.data.histories import gather_histories
-from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.fold_in import UserVectors
 from recsys_core.training.windows import Windows
 
 
@@ -24,7 +24,7 @@ class Batch:
 
     items: Tensor  # (B, T) item_idx, PAD on the right
     gap_seconds: Tensor  # (B, T)
-    user_vector: Tensor  # (B, D) zero where nobody is folded in
+    user_vector: Tensor  # (B, D) zero where nothing is folded in
     place: Tensor  # (N,) of the outputs (B, T + 1), flat: those that are asked for
     row: Tensor  # (N,) of the B windows: whose they are
     target: Tensor  # (N,) item_idx
@@ -36,14 +36,10 @@ def make_batch(
     windows: Windows,
     *,
     weights: npt.NDArray[np.float32],
-    fold_in: FoldIn | None,
-    dim: int,
+    fold_in: UserVectors,
     device: torch.device,
 ) -> Batch:
-    """The batch of some windows; `weights` are those of all events.
-
-    With `fold_in` each user is folded in from the events before the window.
-    """
+    """The batch of some windows; `weights` are those of all events."""
     users = windows.user_idx
     inputs = gather_histories(events, users, start=windows.start, stop=windows.stop - 1)
     width = inputs.items.shape[1] + 1
@@ -52,10 +48,7 @@ def make_batch(
     place = np.flatnonzero(asked)  # (N,)
     row = place // width  # (N,)
     rows = events.offsets[users][row] + position.reshape(-1)[place]  # (N,)
-    if fold_in is None:
-        user_vector = np.zeros((len(windows), dim), dtype=np.float32)
-    else:
-        user_vector = fold_in.vectors(events, users, count=windows.start)
+    user_vector = fold_in.vectors(events, users, count=windows.folded)
     arrays = {
         "items": inputs.items,
         "gap_seconds": inputs.gap_seconds,

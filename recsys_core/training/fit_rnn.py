@@ -5,6 +5,7 @@ from stage one and pulled towards it, has a third. All targets of a window are p
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,13 @@ from recsys_core.training.optimisers import (
 )
 from recsys_core.training.samplers import NegativeSampler
 from recsys_core.training.validation import Validation
-from recsys_core.training.windows import Windows, active_windows, bucket_by_length, inactive_windows
+from recsys_core.training.windows import (
+    Windows,
+    active_windows,
+    bucket_by_length,
+    inactive_windows,
+    windows_of_one_network,
+)
 
 STEPS_A_MESSAGE = 8
 """Between two messages the loss stays on its device, so that a GPU need not wait for the CPU."""
@@ -61,7 +68,7 @@ class RnnTrainer:
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
         self.model = initial_model(log, params, embeddings=embeddings, seed=seed).to(device)
-        self._fold_in = self.model.fold_in
+        self._fold_in = self.model.transductive
         self._objective = self._make_objective()
         self._items = self._objective.table
         self._rates = {
@@ -78,6 +85,8 @@ class RnnTrainer:
     def _make_objective(self) -> SoftmaxObjective | SampledObjective:
         """What is minimised; its item table begins as stage one's."""
         params, model = self._params, self.model
+        if params.ablation == "no_stage1":
+            params = replace(params, item_pull=0.0)  # there is nothing to be near to
         values = torch.cat(
             [model.item_vectors.detach(), model.item_bias.detach().unsqueeze(1)], dim=1
         )  # (V + 1, D + 1)
@@ -121,12 +130,17 @@ class RnnTrainer:
                 yield done, total, float(losses) / done
 
     def _windows(self, rng: np.random.Generator) -> dict[str, Windows]:
-        """What each network is trained on in one epoch."""
-        params, counts = self._params, self._counts
+        """What each network is trained on in one epoch; every event is a target at least once."""
+        counts, window, lead = self._counts, self._params.window, self._params.lead
+        if self._params.ablation == "one_rnn":
+            return {
+                "inactive": windows_of_one_network(counts, window=window, lead=lead, rng=rng),
+            }
+        t_star, other = self.model.config.t_star, self._params.other_group
         return {
-            "inactive": inactive_windows(counts, t_star=params.t_star),
+            "inactive": inactive_windows(counts, t_star=t_star, later=other, rng=rng),
             "active": active_windows(
-                counts, t_star=params.t_star, window=params.window, lead=params.lead, rng=rng
+                counts, t_star=t_star, window=window, lead=lead, earlier=other, rng=rng
             ),
         }
 
@@ -148,8 +162,7 @@ class RnnTrainer:
             self._log.events,
             windows,
             weights=self._weights,
-            fold_in=self._fold_in if name == "active" else None,
-            dim=self.model.config.dim,
+            fold_in=self._fold_in,
             device=self._device,
         )
 

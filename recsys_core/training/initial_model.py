@@ -1,5 +1,7 @@
 """The two-time-scale model before its training."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,6 +12,7 @@ from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.rng import derive_seed
 from recsys_core.sections import TrainRnn
+from recsys_core.training.fit_embeddings import initial_tables
 from recsys_core.training.log_until import LogUntil, log_popularity
 
 PROJECTION_SCALE = 0.1
@@ -21,8 +24,14 @@ def initial_model(
 ) -> TwoTimeScale:
     """Networks drawn from the seed, and the item vectors of stage one.
 
-    Before any event the inactive network predicts for about the mean active user.
+    Before any event the inactive network predicts for about the mean active user. `params.t_star`
+    is a number, not yet to be chosen.
     """
+    assert params.t_star != "auto", "t* is resolved before anything is trained"
+    folded, learned_phi = embeddings.items, params.ablation == "learned_phi"
+    if params.ablation == "no_stage1":
+        embeddings = _random_embeddings(log, dim=embeddings.dim, seed=seed)
+        folded = np.zeros_like(embeddings.items)  # whatever is folded in is zero
     config = TwoTimeScaleConfig(
         n_items=log.n_items,
         dim=embeddings.dim,
@@ -37,24 +46,26 @@ def initial_model(
         window=params.window,
         fold_in_l2=embeddings.fold_in_l2,
         fold_in_limit=FOLD_IN_LIMIT,
+        ablation=params.ablation,
+        free_users=len(embeddings.users) - 1 if learned_phi else 0,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
     model = TwoTimeScale(config)
     for network in (model.active, model.inactive):
         for name, parameter in sorted(network.named_parameters()):
             _initialise(name, parameter, draws)
-    fold_in = FoldIn.fit(
-        embeddings.items,
-        embeddings.item_bias,
-        l2=embeddings.fold_in_l2,
-        limit=FOLD_IN_LIMIT,
-    )
+    fold_in = FoldIn.of(replace(embeddings, items=folded))
     active = log.counts >= params.t_star
     with torch.no_grad():
         model.active.gamma.fill_(params.gamma)
+        if params.ablation == "active_static":
+            model.active.gamma.zero_()
+            model.active.gamma.requires_grad_(False)
         if active.any():
             mean = embeddings.users[active].mean(axis=0)
             model.inactive.project.bias.copy_(torch.from_numpy(mean))
+        if learned_phi:
+            model.free_rows.copy_(torch.from_numpy(embeddings.users))
         model.fold_in_items.copy_(torch.from_numpy(fold_in.items))
         model.fold_in_mean.copy_(torch.from_numpy(fold_in.mean))
         model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
@@ -62,6 +73,18 @@ def initial_model(
     bias = _initial_bias(log, params, embeddings=embeddings)
     model.set_items(torch.from_numpy(embeddings.items), torch.from_numpy(bias))
     return model
+
+
+def _random_embeddings(log: LogUntil, *, dim: int, seed: int) -> Embeddings:
+    """What stage one begins with, and nothing that it learned: users without vectors."""
+    _, table = initial_tables(log, log.item_frequency(log.weights(None)), dim=dim, seed=seed)
+    values = table.numpy()  # (V + 1, D + 1)
+    return Embeddings(
+        users=np.zeros((len(log.counts), dim), dtype=np.float32),
+        items=values[:, :-1].copy(),
+        item_bias=values[:, -1].copy(),
+        fold_in_l2=1.0,
+    )
 
 
 def _initial_bias(

@@ -1,21 +1,30 @@
 """Which slices of users' histories train which network.
 
-inactive   the first t* events of every user, active ones included: all of them are targets
+inactive   the first t* events of every user, active ones included: all of them are targets. A
+           share of the later stretches of t* events too, as if a new user began there: where most
+           events are those of a few users, the first t* of each are little to learn from
 
 active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks at a
            phase drawn anew each epoch, and each block is read from about `lead` K events before
-           it, not before t* // 2, so that window and block have K events together
+           it, so that window and block have K events together; the fold-in has t* // 2 events
+           at least, of which the first windows read some again
 
            events     0 . . . . s . . . . b . . . . e
            fold-in    [ < s    ]
            network              [ lead   ][ targets ]
+
+           A share of the events before t* are targets too, with no more folded in than comes before
+           them: the events of active users alone are little to learn an order from
+
+of one     the same blocks over all of every history, nobody folded in: where one network answers
+network    everybody
 
 A short lead costs fewer reads a target; a long one trains on what the network will be asked for,
 since a user with many events is read over K of them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +46,7 @@ class Windows:
     start: Int64  # (W,)
     first_target: Int64  # (W,)
     stop: Int64  # (W,)
+    folded: Int64  # (W,) the first events that the user vector comes from
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -44,7 +54,11 @@ class Windows:
     def take(self, rows: Int64) -> "Windows":
         """Some of the windows."""
         return Windows(
-            self.user_idx[rows], self.start[rows], self.first_target[rows], self.stop[rows]
+            self.user_idx[rows],
+            self.start[rows],
+            self.first_target[rows],
+            self.stop[rows],
+            self.folded[rows],
         )
 
     @property
@@ -53,32 +67,69 @@ class Windows:
         return self.stop - self.start
 
 
-def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
-    """The first t* events of each user; `counts` (U + 1,) are the users' training events."""
-    user_idx = np.flatnonzero(counts).astype(np.int64)
-    zero = np.zeros(len(user_idx), dtype=np.int64)
-    return Windows(user_idx, zero, zero, np.minimum(counts[user_idx], t_star))
+def inactive_windows(
+    counts: Int64, *, t_star: int, later: float, rng: np.random.Generator
+) -> Windows:
+    """The first t* events of each user, and a share `later` of the stretches of t* events after
+    them, drawn anew with their phase; `counts` (U + 1,) are the users' training events."""
+    first = np.flatnonzero(counts).astype(np.int64)
+    user, begin, stop = _blocks(counts, after=t_star, size=t_star, rng=rng)
+    drawn = np.flatnonzero(rng.random(len(user)) < later)
+    user_idx = np.concatenate([first, user[drawn]])
+    start = np.concatenate([np.zeros(len(first), dtype=np.int64), begin[drawn]])
+    stop = np.concatenate([np.minimum(counts[first], t_star), stop[drawn]])
+    return Windows(user_idx, start, start, stop, np.zeros(len(user_idx), dtype=np.int64))
 
 
 def active_windows(
-    counts: Int64, *, t_star: int, window: int, lead: float, rng: np.random.Generator
+    counts: Int64,
+    *,
+    t_star: int,
+    window: int,
+    lead: float,
+    earlier: float,
+    rng: np.random.Generator,
 ) -> Windows:
-    """Blocks of targets from the t*-th on, with a random phase for each user.
+    """Blocks of targets from the t*-th on, with a random phase for each user, and a share `earlier`
+    of those before it.
 
     `lead` is the share of the window that is read before its first target.
     """
-    users = np.flatnonzero(counts > t_star).astype(np.int64)
     block = max(1, math.floor(window * (1.0 - lead) + ROUNDING))
-    phase = rng.integers(1, block + 1, size=len(users))
-    beyond = np.maximum(counts[users] - t_star - phase, 0)
-    blocks = 1 + -(-beyond // block)
+    later = _blocks(counts, after=t_star, size=block, rng=rng)
+    before = _blocks(np.minimum(counts, t_star), after=0, size=block, rng=rng)
+    drawn = np.flatnonzero(rng.random(len(before[0])) < earlier)
+    user, first_target, stop = (
+        np.concatenate([one, other[drawn]]) for one, other in zip(later, before, strict=True)
+    )
+    start = np.maximum(first_target - (window - block + 1), 0)
+    folded = np.minimum(np.maximum(start, t_star // 2), first_target)
+    return Windows(user, start, first_target, stop, folded)
+
+
+def windows_of_one_network(
+    counts: Int64, *, window: int, lead: float, rng: np.random.Generator
+) -> Windows:
+    """Blocks of targets from the first event on, for a network that answers everybody."""
+    windows = active_windows(counts, t_star=0, window=window, lead=lead, earlier=0.0, rng=rng)
+    return replace(windows, folded=np.zeros(len(windows), dtype=np.int64))
+
+
+def _blocks(
+    counts: Int64, *, after: int, size: int, rng: np.random.Generator
+) -> tuple[Int64, Int64, Int64]:
+    """User, first event and end of blocks of `size` events that cover all from the `after`-th on,
+    with a random phase for each user. (W,) each"""
+    users = np.flatnonzero(counts > after).astype(np.int64)
+    phase = rng.integers(1, size + 1, size=len(users))
+    beyond = np.maximum(counts[users] - after - phase, 0)
+    blocks = 1 + -(-beyond // size)
     user = np.repeat(users, blocks)
     number = np.arange(len(user)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    first_stop = t_star + np.repeat(phase, blocks)
-    stop = np.minimum(first_stop + number * block, counts[user])
-    first_target = np.where(number == 0, t_star, first_stop + (number - 1) * block)
-    start = np.maximum(first_target - (window - block + 1), t_star // 2)
-    return Windows(user, start, first_target, stop)
+    first_stop = after + np.repeat(phase, blocks)
+    stop = np.minimum(first_stop + number * size, counts[user])
+    first = np.where(number == 0, after, first_stop + (number - 1) * size)
+    return user, first, stop
 
 
 def bucket_by_length(windows: Windows, *, budget: int, rng: np.random.Generator) -> list[Windows]:

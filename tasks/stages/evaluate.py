@@ -20,6 +20,7 @@ from recsys_core.evaluation.baselines import (
     choose_settings,
     label,
 )
+from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
@@ -96,7 +97,7 @@ class Asked:
 
 
 def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> None:
-    """Write ranks, metrics with intervals, and both reports."""
+    """Write ranks, metrics with intervals, and reports: the whole, by cohort, by activity."""
     clock = clock_of(layout)
     check_clock(clock, evaluate=evaluate)
     asked = Asked.read(layout, evaluate)
@@ -118,6 +119,14 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     rows = metric_rows(
         ranked, asked.targets, groups, cutoffs=evaluate.cutoffs, seed=seed, draws=draws
     )
+    by_history = metric_rows(
+        ranked,
+        asked.targets,
+        buckets(ours.history.astype(np.int64)),
+        cutoffs=evaluate.cutoffs,
+        seed=seed,
+        draws=draws,
+    )
     compared = differences(
         ranked[0], ranked[1:], asked.targets, metric=first_metric, seed=seed, draws=draws
     )
@@ -131,6 +140,7 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     }
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
+    write_json(layout.report("buckets"), bucket_rows(by_history, metric=first_metric))
 
 
 def _targets(events: Events, cuts: Cuts, evaluate: Evaluate, n_items: int) -> Targets:

@@ -7,12 +7,12 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import Refit, TrainEmbeddings, TrainMemory, TrainRnn
 from tasks.clock import check_clock, clock_of
-from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
 from tasks.memory import counted
 from tasks.memory_files import read_memory, write_memory
 from tasks.model_files import write_model
 from tasks.stage_one import fit_embeddings
-from tasks.stage_two import fit_model
+from tasks.stage_two import fit_model, with_t_star
 from tasks.step import main
 from tasks.training import TrainingData
 
@@ -54,8 +54,9 @@ def run(
         seed=seed,
     )
     epochs = read_json(evaluated / "training.json")["epochs"]
+    params = with_t_star(train_rnn, read_step_sizes(stage_one))
     model = fit_model(
-        data, train_rnn, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
+        data, params, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
     )
     memory = counted(read_memory(remembered), train_memory, data.events, data.cuts.end)
     write_model(folder, model)

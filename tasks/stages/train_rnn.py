@@ -3,11 +3,12 @@ test period."""
 
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
+from recsys_core.models.ablations import LEAK
 from recsys_core.sections import Evaluate, TrainRnn
 from tasks.clock import check_clock, clock_of
-from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
 from tasks.model_files import write_model
-from tasks.stage_two import fit_model, select_model
+from tasks.stage_two import fit_model, select_model, with_t_star
 from tasks.step import main
 from tasks.training import TrainingData, curve_rows, rows_trained
 
@@ -21,9 +22,10 @@ def run(
     asked = (evaluate.targets, evaluate.seen_filter, first_metric)
     data = TrainingData.read(layout, "train_rnn", train_rnn, *asked, seed)
     embeddings = layout.stage("train_embeddings")
+    params = with_t_star(train_rnn, read_step_sizes(embeddings))
     selected, fit = select_model(
         data,
-        train_rnn,
+        params,
         embeddings=read_embeddings(embeddings / UNTIL_VALID),
         evaluate=evaluate,
         metric_name=first_metric,
@@ -33,7 +35,7 @@ def run(
     write_model(folder / UNTIL_VALID, selected)
     model = fit_model(
         data,
-        train_rnn,
+        params,
         embeddings=read_embeddings(embeddings / UNTIL_TEST),
         cut=data.cuts.test,
         epochs=fit.best_epoch,
@@ -48,6 +50,9 @@ def run(
             **rows_trained(data),
             "best_epoch": fit.best_epoch,
             "epochs": len(fit.curve),
+            "t_star": model.config.t_star,
+            "ablation": model.config.ablation,
+            **({"leak": LEAK} if model.config.ablation == "learned_phi" else {}),
             "gamma": round(float(model.active.gamma.detach()), 6),
             f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
         },

@@ -25,9 +25,9 @@ PIPELINE: dict[str, Any] = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(enco
     "stages"
 ]
 PLOTS = {
-    "train_embeddings": ["train_embeddings_curve"],
+    "train_embeddings": ["train_embeddings_curve", "step_sizes"],
     "train_rnn": ["train_rnn_curve"],
-    "evaluate": ["cohorts"],
+    "evaluate": ["cohorts", "buckets"],
 }
 BARE = {"torch", "numpy", "pandas", "pyarrow", "scipy", "safetensors", "recsys_core"}
 """What models and training may import besides the standard library: they run on a bare machine."""

@@ -23,6 +23,7 @@ CLOCKLESS = {
     "split": QUANTILE,
     "train_embeddings": PARAMS.train_embeddings,
     "train_rnn": replace(PARAMS.train_rnn, time_dim=0),
+    "train_memory": replace(PARAMS.train_memory, windows=(None,)),
     "evaluate": replace(PARAMS.evaluate, recent_hours=()),
     "gate": replace(PARAMS.gate, floor="popularity"),
 }
@@ -51,6 +52,18 @@ def test_what_asks_for_no_clock_passes() -> None:
         ),
         ("train_rnn", PARAMS.train_rnn, "train_rnn.time_dim is 16", "train_rnn.time_dim=0"),
         (
+            "train_memory",
+            PARAMS.train_memory,
+            "train_memory.windows is [24, null]",
+            "train_memory.windows=[null]",
+        ),
+        (
+            "train_memory",
+            replace(PARAMS.train_memory, windows=(0.5,)),
+            "train_memory.windows is [0.5]",
+            "train_memory.windows=[null]",
+        ),
+        (
             "evaluate",
             replace(PARAMS.evaluate, recent_hours=(0.5, 24.0)),
             "evaluate.recent_hours is [0.5, 24]",
@@ -78,6 +91,7 @@ def test_where_each_is_cut_at_a_time_of_their_own_nothing_is_recent() -> None:
     for section, value, remedy in (
         ("evaluate", PARAMS.evaluate, "evaluate.recent_hours=[]"),
         ("gate", PARAMS.gate, "gate.floor=popularity"),
+        ("train_memory", PARAMS.train_memory, "train_memory.windows=[null]"),
         (
             "train_rnn",
             replace(PARAMS.train_rnn, half_life_days=2),
@@ -96,10 +110,11 @@ def test_all_that_is_wrong_is_one_line() -> None:
             split=PARAMS.split,
             train_embeddings=replace(PARAMS.train_embeddings, half_life_days=1),
             train_rnn=replace(PARAMS.train_rnn, half_life_days=1),
+            train_memory=PARAMS.train_memory,
             evaluate=PARAMS.evaluate,
             gate=PARAMS.gate,
         )
-    assert len(settings_in(str(caught.value))) == 6
+    assert len(settings_in(str(caught.value))) == 7
     assert "\n" not in str(caught.value)
 
 
@@ -110,7 +125,9 @@ def settings_in(said: str) -> list[str]:
     return words[1::2]
 
 
-@pytest.mark.parametrize("stage", ["train_embeddings", "train_rnn", "evaluate", "refit"])
+@pytest.mark.parametrize(
+    "stage", ["train_embeddings", "train_rnn", "train_memory", "evaluate", "refit"]
+)
 def test_a_stage_refuses_before_it_reads_the_log(stage: str, tmp_path: Path) -> None:
     """There is no log here: whoever came to read it would fail in another way."""
     layout = Layout(tmp_path)

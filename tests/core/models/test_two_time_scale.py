@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from recsys_core.models import predict
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import make_requests
+from recsys_core.models.requests import Requests, make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
 from tests.serving_world import make_events, make_model, random_histories
 
@@ -18,6 +18,12 @@ LENGTHS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 25, 60]
 EVENTS = make_events(random_histories(LENGTHS))
 USERS = np.arange(1, len(LENGTHS) + 1)
 HISTORY = np.array(LENGTHS)
+
+
+def network_inputs(requests: Requests) -> dict[str, torch.Tensor]:
+    """What the networks read of the requests; the rest is for a memory beside them."""
+    names = ("items", "gap_seconds", "length", "user_vector", "active")
+    return {name: torch.from_numpy(getattr(requests, name)) for name in names}
 
 
 def vectors_of(model: TwoTimeScale, *, batch: int = 2048) -> np.ndarray:
@@ -59,7 +65,7 @@ def test_without_gamma_the_active_output_is_exactly_the_folded_in_vector() -> No
 
 
 def test_cost_is_bounded_by_the_window() -> None:
-    """It grows up to K + t* // 2 events, and is the same for any number from there on."""
+    """It grows up to K events, and is the same for any number from there on."""
     model = make_model()
     events = make_events(random_histories([6, 10_000]))
 
@@ -71,14 +77,14 @@ def test_cost_is_bounded_by_the_window() -> None:
             user_idx=np.array([user]),
             history=np.array([history]),
         )
-        inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+        inputs = network_inputs(requests)
         with FlopCounterMode(display=False) as counter:
             model(**inputs)
         return int(counter.get_total_flops())
 
     model.requires_grad_(False)
     spec = model.input_spec
-    full = spec.window + spec.t_star // 2  # from here on the window is full
+    full = spec.window  # from here on the window is full
     assert flops(2, full) == flops(2, full + 1) == flops(2, 1_000) == flops(2, 10_000)
     assert flops(2, full) > flops(2, full - 1) > flops(1, spec.t_star) > 0
 
@@ -112,7 +118,7 @@ def test_cohort_by_cohort_equals_both_networks_and_a_choice(
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
-    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    inputs = network_inputs(requests)
     with torch.no_grad():
         both = model(**inputs).numpy()
     np.testing.assert_allclose(vectors_of(model), both, rtol=1e-5, atol=1e-6)
@@ -124,7 +130,7 @@ def test_padding_is_not_read(backbone: BackboneName) -> None:
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
-    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    inputs = network_inputs(requests)
     padded = dict(inputs)
     padded["items"] = torch.nn.functional.pad(inputs["items"], (0, 5), value=7)
     padded["gap_seconds"] = torch.nn.functional.pad(inputs["gap_seconds"], (0, 5), value=99.0)
@@ -148,7 +154,7 @@ def test_gaps_are_read_unless_there_is_no_time_input(time_dim: int, read: bool) 
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
-    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    inputs = network_inputs(requests)
     other = {**inputs, "gap_seconds": 7 * inputs["gap_seconds"] + 1000}
     with torch.no_grad():
         changed = (model(**inputs) != model(**other)).any(dim=1).numpy()

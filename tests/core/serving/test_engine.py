@@ -16,6 +16,7 @@ from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
 from tests.serving_world import (
     N_ITEMS,
     make_events,
+    make_memory,
     make_model,
     make_popularity,
     random_histories,
@@ -50,14 +51,29 @@ def events() -> Events:
 
 
 def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
-    """Scores of all items by the model in torch, (N, V + 1): the truth of these tests."""
+    """Scores of all items by model and memory in torch, (N, V + 1): the truth of these tests.
+
+    Each user is asked for alone, with as many remembered items as there are.
+    """
     import torch
 
-    model = make_model()
-    history = np.diff(events.offsets)[user_idx]
-    vectors = user_vectors(model, events, user_idx=user_idx, history=history)
-    with torch.inference_mode():
-        return model.scores(torch.from_numpy(vectors)).numpy()
+    model, memory = make_model(), make_memory()
+    scores = []
+    for user in user_idx:
+        history = np.diff(events.offsets)[[user]]
+        vectors = user_vectors(model, events, user_idx=np.array([user]), history=history)
+        of_user = events.item_idx[events.offsets[user] : events.offsets[user + 1]]
+        latest = np.zeros((1, max(2, len(of_user))), dtype=np.int64)
+        latest[0, : len(of_user)] = of_user[::-1]
+        with torch.inference_mode():
+            logits = torch.from_numpy(vectors) @ model.item_vectors.T + model.item_bias
+            active = torch.from_numpy(history >= model.config.t_star)
+            latest = torch.from_numpy(latest[:, : memory.config.length])
+            both = memory(logits, latest, active, torch.from_numpy(history))
+        scores.append(both.numpy())
+    scored = np.concatenate(scores)
+    scored[:, 0] = -np.inf
+    return scored
 
 
 def brute_force(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,6 +206,17 @@ def test_batches_shrink_with_the_window(
     assert engine.max_batch == 3
     monkeypatch.setattr(engine_module, "EVENTS_AT_ONCE", 1)
     assert engine.max_batch == 1, "a user at least"
+
+
+def test_batches_shrink_with_what_the_memory_looks_up(
+    engine: ScoringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = engine.bundle.looked_up
+    monkeypatch.setattr(engine_module, "LOOKED_UP_AT_ONCE", 3 * looked_up + 1)
+    assert engine.max_batch == 3
+    bare = replace(engine.bundle, looked_up=0)
+    monkeypatch.setattr(engine, "bundle", bare)
+    assert engine.max_batch == engine_module.MAX_BATCH, "a memory without terms looks up nothing"
 
 
 def test_the_provider_that_really_runs_is_said(

@@ -187,7 +187,9 @@ def test_a_step_ends_with_the_worker(
     world: World, deployed: dict[str, Any], working: Worker
 ) -> None:
     """The worker kills its flow outright, which then can end nothing: DVC trained on for hours."""
-    parameters = {"workspace": "runs/left", "overrides": list(PARAMS)}
+    # otherwise everything would come from DVC's cache, and be done before the worker has ended
+    long = ("train_embeddings.max_epochs=100000", "train_embeddings.patience=100000")
+    parameters = {"workspace": "runs/left", "overrides": [*PARAMS, *long]}
     world.ask(f"deployments/{deployed['id']}/create_flow_run", parameters=parameters)
     layout = world.layout("left")
     record = layout.root / manifest.NAME

@@ -26,6 +26,8 @@ from tasks.child import child_environment
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "benchmarks" / ".cache"
 RESULTS = ROOT / "benchmarks" / "results"
+CODE = ("--", ":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)docs")
+"""What a commit stands for: not the results and pages that one benchmark writes before the next."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def circumstances(*packages: str) -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
         },
         "commit": _git("rev-parse", "HEAD"),
-        "changed_since": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "changed_since": bool(_git("status", "--porcelain", "--untracked-files=no", *CODE)),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in packages},

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from flows import manifest
 from flows.console import show_own_lines
 from flows.locks import locked
+from flows.orphan import ended_with_its_parent
 from flows.retrain import take_every_step
 from flows.workspace import CHECKOUT, existing, ready
 from recsys_core.errors import TwotempoError
@@ -31,7 +32,7 @@ def nightly(
     typed_in = CHECKOUT if called_from is None else CHECKOUT / called_from
     logger = get_run_logger()
     try:
-        with ExitStack() as held:
+        with ended_with_its_parent(), ExitStack() as held:
             try:
                 held.enter_context(
                     ready(folder, overrides or [], called_from=typed_in, say=logger.info)

@@ -56,8 +56,9 @@ def run_module(
 
     def keep(line: str) -> None:
         kept.append(line)
-        on_line(line)
+        show(line)
 
+    show = _while_it_can(on_line)
     started = time.monotonic()
     with Leash() as leash:
         process = subprocess.Popen(
@@ -105,6 +106,24 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     for name in ("PYTHONSAFEPATH", "DVC_ROOT", "DVC_STAGE"):
         own.pop(name, None)
     return own
+
+
+def _while_it_can(on_line: Callable[[str], None]) -> Callable[[str], None]:
+    """Call `on_line` until it cannot write: a child must not fail since nobody hears it any more.
+
+    At a broken pipe `rich`, by which Prefect writes, asks the process to exit, in whatever thread.
+    """
+    heard = True
+
+    def show(line: str) -> None:
+        nonlocal heard
+        if heard:
+            try:
+                on_line(line)
+            except (OSError, SystemExit):
+                heard = False
+
+    return show
 
 
 def _pump(process: subprocess.Popen[str], keep: Callable[[str], None]) -> None:

@@ -51,6 +51,32 @@ def test_both_outputs_are_heard(tmp_path: Path) -> None:
     assert 0 < usage.seconds < 120
 
 
+@pytest.mark.parametrize("refusal", [BrokenPipeError("gone"), SystemExit(1)])
+def test_a_child_goes_on_where_nobody_hears_it(tmp_path: Path, refusal: BaseException) -> None:
+    """As where the worker that showed its lines was killed."""
+    (tmp_path / "script.py").write_text(
+        "import pathlib, time\n"
+        "for line in range(5):\n    print(line, flush=True)\n    time.sleep(0.1)\n"
+        "pathlib.Path('done').touch()",
+        encoding="utf-8",
+    )
+    heard = []
+
+    def refuse(line: str) -> None:
+        heard.append(line)
+        raise refusal
+
+    run_module(
+        ["script"],
+        name="script",
+        cwd=tmp_path,
+        timeout_seconds=120,
+        on_line=refuse,
+        inherit_errors=False,
+    )
+    assert (heard, (tmp_path / "done").exists()) == (["0"], True)
+
+
 MEASURE = (
     "from pathlib import Path\n"
     "from tasks.child import run_module\n"

@@ -200,10 +200,11 @@ class TrainRnn:
     """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
     on one more event moves a user's embedding by at most `rho` of what the first ones did
     (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
-    target; `other_group` the share of the other group's events that each network learns from too;
-    `time_dim` 0 leaves the time between events out of what is read; `temperature` is of the score
-    `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item vectors to
-    stage one; `warmup` is the share of the first epoch in which the learning rates rise."""
+    target; `time_dim` 0 leaves the time between events out of what is read; `temperature` is of the
+    score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
+    vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
+    `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are of the epochs after one
+    network has become two (`training/fit_rnn.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     t_star: int | Literal["auto"]
@@ -211,7 +212,6 @@ class TrainRnn:
     ablation: Ablation
     window: int
     lead: float
-    other_group: float
     backbone: Literal["gru", "lstm", "lru"]
     hidden: int
     depth: int
@@ -238,19 +238,18 @@ class TrainRnn:
     grad_clip: float
     half_life_days: float | None
     max_epochs: int
+    max_epochs_apart: int
+    apart_rate: float
     patience: int
 
     def __post_init__(self) -> None:
         if self.t_star != "auto":
             _positive(self, "t_star")
-        if not 0.0 <= self.other_group <= 1.0:
-            raise ValueError(
-                f"other_group is {self.other_group}, it must be at least 0 and at most 1"
-            )
         _positive(self, "rho", "window", "hidden", "depth", "ffn", "temperature", "batch")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         _positive(self, "negatives", "rate_decay", "grad_clip")
-        _positive(self, "max_epochs", "patience")
+        _positive(self, "max_epochs", "apart_rate", "patience")
+        _not_negative(self, "max_epochs_apart")
         _share(self, "rho", "lead", "dropout", "embedding_dropout", "warmup")
         _not_negative(self, "time_dim", "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
@@ -260,35 +259,37 @@ class TrainRnn:
             _positive(self, "half_life_days")
 
 
-MemoryTerm = Literal["own", "latest_own", "last", "again", "next", "similar", "recent"]
+MemoryTerm = Literal["own", "next", "similar", "recent"]
 """What a memory adds to the networks' logits; see `models/memory.py`."""
 
 
 @dataclass(frozen=True)
 class TrainMemory:
-    """The memory beside the networks; without `terms` there is none. `length` counts the latest
-    items that are remembered, `next_length` those whose successors are looked up. `windows` are
-    hours before the cut in which successors and popularity are counted, null the whole log.
-    `similar_l2` is the ridge of ease, the shrinkage of item_knn. `targets` is how many of the
-    validation period its numbers are fitted on."""
+    """The memory beside the networks; without `terms` there is none. `length` counts the own items
+    of a user that are remembered, `next_length` and `similar_length` those whose successors and
+    similar items are looked up. `windows` are hours before the cut in which successors and
+    popularity are counted, null the whole log. Similar items are those of the best on validation
+    of item-item models: ease with each of the ridges `similar_ease`, where the catalogue is not
+    too large for it, and item_knn with each of the shrinkages `similar_item_knn`. `targets` is how
+    many of the validation period the numbers are fitted on, in `steps` steps at least."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     terms: tuple[MemoryTerm, ...]
     length: int
     next_length: int
+    similar_length: int
     neighbours: int
+    hidden: int
     windows: tuple[float | None, ...]
-    similar: Literal["ease", "item_knn"]
-    similar_l2: float
+    similar_ease: tuple[float, ...]
+    similar_item_knn: tuple[float, ...]
     targets: int
-    epochs: int
+    steps: int
 
     def __post_init__(self) -> None:
-        _positive(self, "length", "next_length", "neighbours", "targets", "epochs")
-        _not_negative(self, "similar_l2")
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}, it must be at least 2")
-        for name in ("terms", "windows"):
+        _positive(self, "length", "next_length", "similar_length", "neighbours", "hidden")
+        _positive(self, "targets", "steps")
+        for name in ("terms", "windows", "similar_ease", "similar_item_knn"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}, it must name each once")
@@ -296,6 +297,15 @@ class TrainMemory:
             raise ValueError("windows is empty, it must name at least one; null is the whole log")
         if not all(hours is None or 0 < hours <= LARGEST for hours in self.windows):
             raise ValueError("windows must be numbers of hours greater than 0, or null")
+        if not all(0 < l2 <= LARGEST for l2 in self.similar_ease):
+            raise ValueError("similar_ease must be ridges greater than 0")
+        if not all(0 <= shrink <= LARGEST for shrink in self.similar_item_knn):
+            raise ValueError("similar_item_knn must be shrinkages of at least 0")
+        if "similar" in self.terms and not self.similar_item_knn:
+            raise ValueError(
+                "similar_item_knn is empty, it must name a shrinkage for catalogues that are too "
+                "large for ease; or take similar out of terms"
+            )
 
 
 @dataclass(frozen=True)

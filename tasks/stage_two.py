@@ -1,18 +1,39 @@
-"""The two fits of stage two: with choices made on validation, and with choices made before."""
+"""Stage two as both stages run it: one network for everybody, then two, phase by phase.
+
+With choices made on validation, or with epochs that were chosen before.
+"""
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
 
 from recsys_core.data.cuts import Cut
+from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.step_sizes import T_STAR_RANGE, StepSizes, choose_t_star
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import Evaluate, TrainRnn
-from recsys_core.training.fit_rnn import RnnTrainer
+from recsys_core.training.fit_rnn import PHASES, TOGETHER, Phase, RnnTrainer
+from recsys_core.training.initial_model import parted
+from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Fit
-from tasks.training import TrainingData
+from recsys_core.training.validation import Validation
+from tasks.training import TrainingData, curve_rows
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A model whose epochs were chosen on validation."""
+
+    model: TwoTimeScale
+    epochs: dict[str, int]  # the best of each phase; 0: what it began with
+    curve: list[dict[str, float | int | str | None]]
+    metric: float  # on validation, of the model
+    metric_together: float
 
 
 def with_t_star(params: TrainRnn, steps: StepSizes) -> TrainRnn:
@@ -48,18 +69,41 @@ def select_model(
     evaluate: Evaluate,
     metric_name: str,
     seed: int,
-) -> tuple[TwoTimeScale, Fit]:
-    """Stage two on the train part, its epochs chosen on validation."""
-    trainer = RnnTrainer(
-        data.log_until(data.cuts.valid),
-        params,
-        embeddings=embeddings,
-        seed=seed,
-        device=data.device,
-        validation=data.validation(evaluate, metric_name=metric_name, seed=seed),
+) -> Selected:
+    """Stage two on the train part, the epochs of each phase chosen on validation.
+
+    A network alone is judged by its own cohort; where validation has nobody of it, it stays as the
+    phase together left it.
+    """
+    log = data.log_until(data.cuts.valid)
+    validation = data.validation(evaluate, metric_name=metric_name, seed=seed)
+    assert params.t_star != "auto", "t* is resolved before anything is trained"
+    active = validation.targets.history >= params.t_star
+    judges = {
+        TOGETHER: validation,
+        "inactive": validation.among(~active),
+        "active": validation.among(active),
+    }
+    fits: dict[Phase, Fit] = {}
+
+    def fit(phase: Phase, trainer: RnnTrainer) -> None:
+        apart = phase != TOGETHER
+        fits[phase] = data.fit(
+            trainer,
+            phase=f"select-{phase}",
+            max_epochs=params.max_epochs_apart if apart else params.max_epochs,
+            patience=params.patience,
+            judge_start=apart,
+        )
+
+    model = _trained(log, params, embeddings, data.device, fit, judges=judges, seed=seed)
+    return Selected(
+        model=model,
+        epochs={phase: fits[phase].best_epoch if phase in fits else 0 for phase in PHASES},
+        curve=_curve(fits),
+        metric=validation.metric_of_model(model, log),
+        metric_together=fits[TOGETHER].best_metric,
     )
-    fit = data.fit(trainer, phase="select", max_epochs=params.max_epochs, patience=params.patience)
-    return trainer.finished_model(), fit
 
 
 def fit_model(
@@ -68,17 +112,70 @@ def fit_model(
     *,
     embeddings: Embeddings,
     cut: Cut,
-    epochs: int,
+    epochs: Mapping[str, int],
     seed: int,
 ) -> TwoTimeScale:
-    """Stage two on everything known at `cut`, for a number of epochs chosen before."""
-    trainer = RnnTrainer(
-        data.log_until(cut),
-        params,
-        embeddings=embeddings,
-        seed=seed,
-        device=data.device,
-        validation=None,
-    )
-    data.fit(trainer, phase="refit", max_epochs=epochs, patience=None)
-    return trainer.finished_model()
+    """Stage two on everything known at `cut`, for the epochs of each phase chosen before."""
+
+    def fit(phase: Phase, trainer: RnnTrainer) -> None:
+        data.fit(trainer, phase=f"refit-{phase}", max_epochs=epochs[phase], patience=None)
+
+    log = data.log_until(cut)
+    return _trained(log, params, embeddings, data.device, fit, judges={}, seed=seed)
+
+
+def _trained(
+    log: LogUntil,
+    params: TrainRnn,
+    embeddings: Embeddings,
+    device: torch.device,
+    fit: Callable[[Phase, RnnTrainer], None],
+    *,
+    judges: Mapping[Phase, Validation],
+    seed: int,
+) -> TwoTimeScale:
+    """One phase after the other, each by `fit`; with `judges`, those that have somebody to judge.
+
+    Two networks of `swap` are trained like those of `none`, and only then answer the other group.
+    """
+    model: TwoTimeScale | None = None
+    taught = replace(params, ablation="none") if params.ablation == "swap" else params
+    for phase in PHASES:
+        judge = judges.get(phase)
+        if _is_left_out(phase, params.ablation) or (judge is not None and not len(judge.targets)):
+            continue
+        trainer = RnnTrainer(
+            log,
+            taught,
+            embeddings=embeddings,
+            seed=seed,
+            device=device,
+            validation=judge,
+            phase=phase,
+            after=model,
+        )
+        fit(phase, trainer)
+        model = trainer.finished_model()
+    assert model is not None, "the first phase is never left out"
+    if params.ablation == "one_rnn" or model.config.ablation == params.ablation:
+        return model
+    if model.config.ablation == "one_rnn":  # no network learned alone
+        model = parted(model, log, taught, embeddings=embeddings, seed=seed)
+    config = {**model.to_json(), "ablation": params.ablation}
+    return TwoTimeScale.from_arrays(config, model.to_arrays()).to(device)
+
+
+def _is_left_out(phase: Phase, ablation: Ablation) -> bool:
+    """One network has no phase of its own, and of static active users there is nothing to learn."""
+    if ablation == "one_rnn":
+        return phase != TOGETHER
+    return phase == "active" and ablation == "active_static"
+
+
+def _curve(fits: Mapping[Phase, Fit]) -> list[dict[str, float | int | str | None]]:
+    """The learning curves one after the other, those apart from the best epoch together on."""
+    return [
+        {**row, "phase": phase}
+        for phase, fit in fits.items()
+        for row in curve_rows(fit, after=0 if phase == TOGETHER else fits[TOGETHER].best_epoch)
+    ]

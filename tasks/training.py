@@ -80,13 +80,26 @@ class TrainingData:
         """Targets of the validation period for a model of what was known before it."""
         return validation_of(self.events, self.cuts, evaluate, metric_name=metric_name, seed=seed)
 
-    def fit(self, trainer: Trainer, *, phase: str, max_epochs: int, patience: int | None) -> Fit:
+    def fit(
+        self,
+        trainer: Trainer,
+        *,
+        phase: str,
+        max_epochs: int,
+        patience: int | None,
+        judge_start: bool = False,
+    ) -> Fit:
         """Train to the end, showing progress and keeping a checkpoint after each epoch."""
         checkpoint = Checkpoint(
             self.checkpoints / f"{trainer.stage}-{phase}.safetensors", self.fingerprint
         )
         fit = Fit(
-            trainer, phase=phase, max_epochs=max_epochs, patience=patience, checkpoint=checkpoint
+            trainer,
+            phase=phase,
+            max_epochs=max_epochs,
+            patience=patience,
+            checkpoint=checkpoint,
+            judge_start=judge_start,
         )
         for _ in show(fit.run()):
             pass
@@ -111,9 +124,11 @@ def rows_trained(data: TrainingData) -> dict[str, dict[str, int]]:
     return {"rows": rows}
 
 
-def curve_rows(fit: Fit) -> list[dict[str, float | int | None]]:
-    """The learning curve as rows for `dvc plots`."""
-    return [{"epoch": row.epoch, "loss": row.loss, "metric": row.metric} for row in fit.curve]
+def curve_rows(fit: Fit, *, after: int = 0) -> list[dict[str, float | int | str | None]]:
+    """The learning curve as rows for `dvc plots`, `after` epochs of a phase before it."""
+    return [
+        {"epoch": after + row.epoch, "loss": row.loss, "metric": row.metric} for row in fit.curve
+    ]
 
 
 def _digests(layout: Layout, stage: str) -> dict[str, str]:

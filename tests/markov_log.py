@@ -34,7 +34,6 @@ STAGE_TWO = TrainRnn(
     ablation="none",
     window=8,
     lead=0.5,
-    other_group=0.0,
     backbone="gru",
     hidden=32,
     depth=1,
@@ -61,6 +60,8 @@ STAGE_TWO = TrainRnn(
     grad_clip=5.0,
     half_life_days=None,
     max_epochs=8,
+    max_epochs_apart=2,
+    apart_rate=1.0,
     patience=8,
 )
 

@@ -11,7 +11,7 @@ from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
-from recsys_core.training.fit_rnn import RnnTrainer
+from recsys_core.training.fit_rnn import PHASES, TOGETHER, RnnTrainer
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Fit, Trainer
 from tests.markov_log import CPU, STAGE_ONE
@@ -84,6 +84,20 @@ def stage_one(log: LogUntil, *, dim: int, l2: float, epochs: int, seed: int) -> 
 def stage_two(
     log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, epochs: int, seed: int
 ) -> TwoTimeScale:
-    trainer = RnnTrainer(log, params, embeddings=embeddings, seed=seed, device=CPU, validation=None)
-    finish(trainer, epochs)
-    return trainer.finished_model()
+    """`epochs` together, and where there are two networks `params.max_epochs_apart` of each."""
+    model: TwoTimeScale | None = None
+    for phase in PHASES if params.ablation != "one_rnn" else (TOGETHER,):
+        trainer = RnnTrainer(
+            log,
+            params,
+            embeddings=embeddings,
+            seed=seed,
+            device=CPU,
+            validation=None,
+            phase=phase,
+            after=model,
+        )
+        finish(trainer, epochs if phase == TOGETHER else params.max_epochs_apart)
+        model = trainer.finished_model()
+    assert model is not None
+    return model

@@ -118,7 +118,16 @@ def make_memory(
     """A memory with random tables and numbers: three neighbours, which of some items are fewer."""
     torch_rng = torch.Generator().manual_seed(seed)
     config = MemoryConfig(
-        terms=terms, windows=windows, n_items=n_items, length=length, next_length=4, neighbours=3
+        terms=terms,
+        windows=windows,
+        n_items=n_items,
+        length=length,
+        next_length=4,
+        similar_length=8,
+        neighbours=3,
+        hidden=5,
+        similar="ease",
+        similar_l2=1.0,
     )
     memory = Memory(config)
     with torch.no_grad():
@@ -132,7 +141,8 @@ def make_memory(
             weight.copy_(torch.rand(items.shape, generator=torch_rng) * (drawn > 0))
         memory.similar_weight.mul_(0.2).sub_(0.05).mul_(memory.similar_items > 0)
         memory.log_recent.copy_(-4.0 * torch.rand(memory.log_recent.shape, generator=torch_rng))
-        for parameter in (memory.network, memory.coefficients, memory.power):
+        own = [] if memory.own is None else memory.own.parameters()
+        for parameter in (memory.network, memory.coefficients, memory.power, *own):
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch_rng))
     return memory.eval()
 

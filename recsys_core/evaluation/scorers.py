@@ -9,7 +9,7 @@ from recsys_core.evaluation.ranks import Scorer
 from recsys_core.evaluation.targets import Targets
 from recsys_core.models.history_model import HistoryModel, gather_request_histories
 from recsys_core.models.memory import Memory
-from recsys_core.models.requests import remember
+from recsys_core.models.own_items import gather_own
 from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
@@ -64,11 +64,11 @@ def memory_scorer(
 
     def scores(rows: slice, out: Float32) -> Float32:
         chunk = targets.take(rows)
-        asked = remember(
-            model.input_spec,
+        history = chunk.history.astype(np.int64)
+        own = gather_own(
             known,
             user_idx=chunk.user_idx.astype(np.int64),
-            history=chunk.history.astype(np.int64),
+            history=history,
             most=memory.config.length,
         )
         with torch.inference_mode():
@@ -76,9 +76,10 @@ def memory_scorer(
             logits = torch.addmm(model.item_bias, query, model.item_vectors.T)  # (B, V + 1)
             both = memory(
                 logits,
-                torch.from_numpy(asked.latest),
-                torch.from_numpy(asked.active),
-                torch.from_numpy(asked.history),
+                torch.from_numpy(model.input_spec.is_active(history)),
+                torch.from_numpy(own.items),
+                torch.from_numpy(own.numbers),
+                torch.from_numpy(own.user_numbers),
             )
         out[:] = both.numpy()
         out[:, 0] = -np.inf

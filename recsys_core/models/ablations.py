@@ -3,8 +3,8 @@
 | ablation      | what is different                                                              |
 |---------------|--------------------------------------------------------------------------------|
 | none          | nothing                                                                        |
-| one_rnn       | the inactive network answers everybody from their last K events, and is        |
-|               | trained on windows of K over all of every history                              |
+| one_rnn       | the one network that the two begin as answers everybody from their last K      |
+|               | events: they are never parted                                                  |
 | active_static | gamma stays 0: an active user is the embedding that all their events imply;    |
 |               | item vectors are still fine-tuned for it (EDGE, arXiv 2112.07768)              |
 | no_stage1     | item vectors begin at random, nobody is folded in, nothing is pulled back      |
@@ -12,10 +12,7 @@
 | learned_phi   | the free row of stage one instead of the fold-in: it was fitted on the very    |
 |               | events that the active network is trained to predict, so that its fit leaks    |
 
-In an epoch of `one_rnn` every event is a target once. Of two networks each learns from a share of
-the other group's events too (`train_rnn.other_group`), so that with all of them an epoch has two
-targets an event: equal budgets are equal times, not equal epochs. Each request costs the same, and
-`one_rnn` has half the weights.
+Each request costs the same, and `one_rnn` has half the weights.
 """
 
 from typing import Literal

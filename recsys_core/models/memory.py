@@ -1,22 +1,20 @@
 """The memory of the model: what a network cannot copy, added to its logits.
 
 A softmax over item vectors says poorly that somebody comes back to what they had, or takes what
-always comes next. With a_0, a_1, ... a user's items, the last one first, item i scores
+always comes next. With a_0, a_1, ... the different items of a user's history, the latest first, and
+k_j the later events than the latest one of a_j, item i scores
 
-    s(i) = c_network z(i) + sum over terms f of c_f f(i)
+    s(i) = c_network z(i) + sum over terms f of c_f f(i) + own(i)
 
-    own         log(1 + sum over k of (k + 1)^-r [a_k = i] / e)             how often, how lately
-    latest_own  log(1 + (d(i) + 1)^-r / e)                                  d: different items since
-    last        [a_0 = i]                                                   once more
-    again       log(1 + sum over k > 0 of k^-r [a_k = a_0, a_(k-1) = i] / e)  as the user went on
-    next        log(1 + sum over k < L of (k + 1)^-r T(a_k, i) / e)         as others went on
-    similar     sum over k of (k + 1)^-r W(a_k, i) / e                      what goes together
-    recent      log q(i)                                                    what is asked for now
+    next      log(1 + sum over j < L of (k_j + 1)^-r T(a_j, i) / e)     what comes after it
+    similar   sum over j < S of (k_j + 1)^-r W(a_j, i) / e              what goes together
+    recent    log q(i)                                                  what is asked for now
+    own       a small network's score of the user's own items a_0, a_1, ... (`own_score.py`)
 
 with z the logits of the networks, T the shares of transitions, W the weights of an item-item model,
 q popularity, and r and e fitted for each term. T and q are counted in one or more windows before
 the cut, each a term of its own. A coefficient is c = c_1 + c_2 [active] + c_3
-log(1 + n) / 5, with n the user's events. All of these are a few dozen numbers; they are fitted on
+log(1 + n) / 5, with n the user's events. All of these are some hundred numbers; they are fitted on
 validation, since T, W and q have counted every event of the training period, what is asked for
 among them. T, W and q are then counted anew, up to the time from which the model is used.
 
@@ -33,8 +31,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
+from recsys_core.models.own_score import OwnScore
+
 WINDOWED = ("next", "recent")
-TERMS = ("own", "latest_own", "last", "again", "next", "similar", "recent")
+TERMS = ("own", "next", "similar", "recent")
 
 STATES = 3
 """What a coefficient depends on: 1, active, and the number of events."""
@@ -42,8 +43,13 @@ STATES = 3
 EVENTS_SCALE = 5.0
 """log(1 + n) of 147 events."""
 
-INITIAL_SCALE = {"own": 0.1, "latest_own": 0.1, "again": 0.1, "next": 0.02, "similar": 1.0}
+SHARE_SCALE = 50.0
+"""One over a share of transitions that says something."""
+
+INITIAL_SCALE = {"next": 0.02, "similar": 1.0}
 """e of each term that has one: about the size of what it divides."""
+
+AGO, EVENTS = ITEM_NUMBERS.index("ago"), USER_NUMBERS.index("events")
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,28 @@ class MemoryConfig:
     """Hours before the cut in which T and q are counted; None is the whole log."""
     n_items: int
     length: int
-    """M, the latest items of a user that are remembered."""
+    """M, the own items of a user that are remembered."""
     next_length: int
     """L, how many of them have successors looked up."""
+    similar_length: int
+    """S, how many of them have similar items looked up."""
     neighbours: int
     """N, successors and similar items of each item."""
+    hidden: int
+    """Of the network that scores own items."""
+    similar: str
+    """What W is, one of `memory_tables.SIMILAR`; none without the term."""
+    similar_l2: float
+    """The ridge of `ease`, the shrinkage of `item_knn`."""
 
     @property
     def numbered_terms(self) -> list[tuple[str, int]]:
-        """Each term, and the window that it is counted in; 0 for those that have none."""
+        """Each term with a coefficient, and the window that it is counted in; 0 where it has
+        none."""
         return [
             (term, window)
             for term in self.terms
+            if term != "own"
             for window in (range(len(self.windows)) if term in WINDOWED else (0,))
         ]
 
@@ -100,53 +116,74 @@ class Memory(nn.Module):
         self.power = nn.Parameter(torch.ones(len(terms)))
         scales = torch.tensor([INITIAL_SCALE.get(term, 1.0) for term, _ in terms])
         self.log_scale = nn.Parameter(scales.log())
+        windowed = [term for term, _ in terms if term in WINDOWED]
+        self.own = (
+            OwnScore(hidden=config.hidden, looked_up=len(windowed))
+            if "own" in config.terms
+            else None
+        )
 
-    def forward(self, logits: Tensor, latest: Tensor, active: Tensor, history: Tensor) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        active: Tensor,
+        own_items: Tensor,
+        own_numbers: Tensor,
+        user_numbers: Tensor,
+    ) -> Tensor:
         """The networks' logits (B, V + 1) with what is remembered added. (B, V + 1)
 
-        `latest` (B, M) are a user's known items, the last one first, 0 where there are no more: M
-        at most that of the configuration, and at least 2. `active` (B,) and `history` (B,), the
-        number of known events, are those of the networks. Column 0 (PAD) means nothing.
+        `active` (B,) is that of the networks; `own_items` (B, M) and the numbers are those of
+        `own_items.Own`, M at least 1 and at most that of the configuration. Column 0 (PAD) means
+        nothing.
         """
-        known = torch.log1p(history.to(logits.dtype)) / EVENTS_SCALE
+        known = torch.log1p(user_numbers[:, EVENTS]) / EVENTS_SCALE  # (B,)
         state = torch.stack([torch.ones_like(known), active.to(logits.dtype), known], dim=1)
         scores = (state @ self.network).unsqueeze(1) * logits
         weights = state @ self.coefficients.T  # (B, F)
+        ago, zero = own_numbers[:, :, AGO], torch.zeros_like(logits)  # (B, M)
         for place, (term, window) in enumerate(self.config.numbered_terms):
-            found = self._term(term, place, window, torch.zeros_like(logits), latest)
+            found = self._term(term, place, window, zero, own_items, ago)
             scores = scores + weights[:, place : place + 1] * found
-        return scores
+        if self.own is None:
+            return scores
+        # the networks' log-probabilities, PAD not among them
+        said = logits.gather(1, own_items) - logits[:, 1:].logsumexp(1, keepdim=True)  # (B, M)
+        looked_up = self._looked_up(zero, own_items)
+        score = self.own(own_numbers, user_numbers, active, said, looked_up)  # (B, M)
+        return scores.scatter_add(1, own_items, score)
 
-    def _term(self, term: str, place: int, window: int, zero: Tensor, latest: Tensor) -> Tensor:
+    def _term(
+        self, term: str, place: int, window: int, zero: Tensor, own_items: Tensor, ago: Tensor
+    ) -> Tensor:
         """One term for all items. (B, V + 1), or (V + 1,) where it is the same for everybody"""
         if term == "recent":
             return self.log_recent[window]
-        if term == "last":
-            return zero.scatter(1, latest[:, :1], 1.0)
         # a power of at least nothing: what is older never counts more
-        power = softplus(self.power[place])
-        age = torch.arange(latest.shape[1], device=latest.device)  # (M,)
-        decay = (age + 1.0) ** -power  # (M,)
+        decay = (ago + 1.0) ** -softplus(self.power[place])  # (B, M)
         scale = self.log_scale[place].exp()
-        if term == "similar":
-            return _votes(zero, latest, decay, self.similar_items, self.similar_weight) / scale
         if term == "next":
-            few = latest[:, : self.config.next_length]
-            items, share = self.next_items[window], self.next_share[window]
-            return torch.log1p(_votes(zero, few, decay, items, share) / scale)
-        if term == "own":
-            votes = decay.expand(latest.shape[0], -1)
-            return torch.log1p(zero.scatter_add(1, latest, votes) / scale)
-        if term == "again":
-            came = latest[:, 1:] == latest[:, :1]  # (B, M - 1)
-            votes = came.to(decay.dtype) * decay[:-1]
-            return torch.log1p(zero.scatter_add(1, latest[:, :-1], votes) / scale)
-        assert term == "latest_own", f"{term} is not one of {TERMS}"
-        same = latest.unsqueeze(2) == latest.unsqueeze(1)  # (B, M, M)
-        newest = ~same.tril(-1).any(2)  # (B, M) no later event is of the same item
-        since = newest.to(decay.dtype).cumsum(1)  # (B, M) d + 1
-        votes = newest.to(decay.dtype) * since.clamp_min(1.0) ** -power
-        return torch.log1p(zero.scatter_add(1, latest, votes) / scale)
+            few, items, share = self.config.next_length, self.next_items, self.next_share
+            return torch.log1p(
+                _votes(zero, own_items[:, :few], decay, items[window], share[window]) / scale
+            )
+        assert term == "similar", f"{term} is not one of {TERMS}"
+        few, items = self.config.similar_length, self.similar_items
+        return _votes(zero, own_items[:, :few], decay, items, self.similar_weight) / scale
+
+    def _looked_up(self, zero: Tensor, own_items: Tensor) -> list[Tensor]:
+        """What the tables say of own items: T(a_0, i) and log q(i) in each window. (B, M) each"""
+        values = []
+        last = own_items[:, :1]  # (B, 1)
+        once = torch.ones_like(last, dtype=zero.dtype)
+        for term, window in self.config.numbered_terms:
+            if term == "next":
+                items, share = self.next_items[window], self.next_share[window]
+                following = _votes(zero, last, once, items, share)  # (B, V + 1)
+                values.append(torch.log1p(following.gather(1, own_items) * SHARE_SCALE) / 3)
+            if term == "recent":
+                values.append(self.log_recent[window][own_items] / 5 + 1)
+        return values
 
     def take_numbers(self, other: "Memory") -> None:
         """Take up the fitted numbers of another memory of the same terms."""
@@ -155,7 +192,7 @@ class Memory(nn.Module):
                 mine.copy_(fitted)
 
     def described(self) -> dict[str, dict[str, float]]:
-        """The fitted numbers by term, for reports."""
+        """The fitted numbers of terms that have a coefficient, for reports."""
         rows = [("networks", self.network, None), *self._numbers()]
         return {
             name: {
@@ -206,7 +243,7 @@ def _votes(zero: Tensor, items: Tensor, decay: Tensor, table: Tensor, weight: Te
     (B, V + 1)
     """
     entries = table[items].long()  # (B, K, N)
-    votes = weight[items] * decay[: items.shape[1]].unsqueeze(1)  # (B, K, N)
+    votes = weight[items] * decay[:, : items.shape[1]].unsqueeze(2)  # (B, K, N)
     return zero.scatter_add(1, entries.flatten(1), votes.flatten(1))
 
 

@@ -1,7 +1,5 @@
 """The tables of a memory, counted on what is known at a cut."""
 
-from typing import Literal
-
 import torch
 
 from recsys_core.data.cuts import Cut
@@ -12,19 +10,17 @@ from recsys_core.models.item_table import ItemTable, transition_table
 from recsys_core.models.linear_items import LinearItemsSettings, fit_linear_items
 from recsys_core.models.memory import Memory
 
-Similar = Literal["ease", "item_knn"]
+SIMILAR = ("ease", "item_knn")
 
 LATEST = 512
 """Events of each user that similar items are learned from: their number squared is the cost."""
 
 
-def count_tables(
-    memory: Memory, events: Events, cut: Cut, *, similar: Similar, similar_l2: float
-) -> None:
+def count_tables(memory: Memory, events: Events, cut: Cut) -> None:
     """Fill the tables of `memory` with what is known at `cut`; its fitted numbers stay.
 
-    `similar_l2` is the ridge of `ease`, the shrinkage of `item_knn`. Raises `ConfigError` for a
-    window where the cut has no one time, and `ModelError` for `ease` on too many items.
+    Raises `ConfigError` for a window where the cut has no one time, and `ModelError` for `ease` on
+    too many items.
     """
     config, counts, n_items = memory.config, cut.counts, cut.n_items
     for place, hours in enumerate(config.windows):
@@ -40,17 +36,20 @@ def count_tables(
             memory.next_items[place] = torch.from_numpy(table.neighbour)
             memory.next_share[place] = torch.from_numpy(table.weight)
     if "similar" in config.terms:
-        table = _similar(events, cut, similar=similar, l2=similar_l2, n=config.neighbours)
+        table = _similar(
+            events, cut, kind=config.similar, l2=config.similar_l2, n=config.neighbours
+        )
         memory.similar_items.copy_(torch.from_numpy(table.neighbour))
         memory.similar_weight.copy_(torch.from_numpy(table.weight))
 
 
-def _similar(events: Events, cut: Cut, *, similar: Similar, l2: float, n: int) -> ItemTable:
+def _similar(events: Events, cut: Cut, *, kind: str, l2: float, n: int) -> ItemTable:
     counts, n_items = cut.counts, cut.n_items
-    if similar == "ease":
+    if kind == "ease":
         linear = LinearItemsSettings(l2=l2, recency=0.0, latest=LATEST)
         model = fit_linear_items(events, counts, n_items=n_items, settings=linear)
         return model.table(n)
+    assert kind == "item_knn", f"{kind} is not one of {SIMILAR}"
     near = ItemNeighboursSettings(
         shrink=l2, balance=0.5, breadth=0.5, neighbours=n, recency=0.0, latest=LATEST
     )

@@ -1,13 +1,16 @@
 """The two-time-scale recommender (2TS, section 1.2 of its specification): two networks by activity.
 
     both              x_t = W [ v_(i_t) ; emb(gap) ] + b     x_0 = a learned start, before any event
-                      o_t = Stack(x_0 ... x_t; h_0)          time_dim 0: v_(i_t) alone is read
-    inactive (fast)   h_0 = p                                phi_t = P_in o_t + c
-    active (slow)     h_0 = tanh(W_0 phi_u + c_0)            phi_t = phi_u + gamma P_ac o_t
+                      o_t = P Stack(x_0 ... x_t; h_0) + c    time_dim 0: v_(i_t) alone is read
+    inactive (fast)   h_0 = p                                phi_t = o_t
+    active (slow)     h_0 = p + tanh(W_0 phi_u + c_0)        phi_t = phi_u + gamma (a_t - phi_u)
+                                                             a_t = o_t + A phi_u
     score, dot        s(u, i | t) = <phi_t, v_i> + b_i
     score, cosine     s(u, i | t) = <phi_t / |phi_t|, v_i / |v_i|> / temperature + b_i
 
-Nothing is shared but the item vectors V, of which cosine reads the directions alone. phi_u is
+gamma is a number for each dimension: 0 is the transductive embedding, 1 what the network says, and
+between them a user who evolves slowly. Nothing is shared but the item vectors V, of which cosine
+reads the directions alone. phi_u is
 folded in (`fold_in.py`) from earlier events than any that the active network is asked for. Row 0 of
 V is PAD and scores minus infinity. `ablations.py` says what may be taken away.
 """
@@ -92,6 +95,7 @@ class RecurrentNetwork(nn.Module):
             max_length=config.input_spec.max_length + 1,  # the start before the events
         )
         self.project = nn.Linear(hidden, dim)
+        self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
         # bucket b holds gaps of 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm,
         # fall into the same bucket in every runtime
         edges = torch.tensor([2.0**power - 1.0 for power in range(GAP_BUCKETS)])
@@ -120,10 +124,6 @@ class RecurrentNetwork(nn.Module):
 class InactiveNetwork(RecurrentNetwork):
     """The fast scale: inductive, from a learned prior; it never reads a user's id or vector."""
 
-    def __init__(self, config: TwoTimeScaleConfig) -> None:
-        super().__init__(config)
-        self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
-
     def initial(self, user_vector: Tensor) -> Tensor:
         """The prior, once for each row of `user_vector` (B, D); its values are not read. (B, S)"""
         return self.prior.unsqueeze(0).expand(user_vector.shape[0], -1)
@@ -135,24 +135,26 @@ class InactiveNetwork(RecurrentNetwork):
 
 
 class ActiveNetwork(RecurrentNetwork):
-    """The slow scale: the transductive embedding, and a small correction that starts from it."""
+    """The slow scale: a network that knows the transductive embedding, and moves away from it."""
 
     def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__(config)
         self.from_user = nn.Linear(config.dim, self.stack.state_size)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.read_user = nn.Linear(config.dim, config.dim, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(config.dim))
 
     def initial(self, user_vector: Tensor) -> Tensor:
         """(B, D) to (B, S)."""
-        return torch.tanh(self.from_user(user_vector))
+        return self.prior + torch.tanh(self.from_user(user_vector))
 
     def vectors(self, outputs: Tensor, user_vector: Tensor) -> Tensor:
         """User vectors of outputs: (..., H) and (..., D) to (..., D).
 
         With gamma = 0 they are exactly `user_vector`.
         """
-        projected: Tensor = self.project(outputs)
-        return user_vector + self.gamma * projected
+        moved: Tensor = self.read_user(user_vector) + self.project(outputs)
+        vectors: Tensor = user_vector + self.gamma * (moved - user_vector)
+        return vectors
 
 
 class TwoTimeScale(nn.Module):

@@ -5,11 +5,11 @@ fold_in.safetensors                     stage one's side: turns a history into a
 items.parquet                           the model's vocabulary: the first n_items of the log's
 model.json                              sizes of networks and memory, k, as_of
 
-inputs    items        (B, T) int64         user_vector  (B, D) float32
-          gap_seconds  (B, T) float32       active       (B,) bool
-          length       (B,) int64           history      (B,) int64     all known events
-          latest       (B, M) int64, M > 1  seen_rows    (S,) int64     an item seen_items[s] is
-                                            seen_items   (S,) int64     left out of row seen_rows[s]
+inputs    items        (B, T) int64         own_items    (B, M) int64, M > 0
+          gap_seconds  (B, T) float32       own_numbers  (B, M, .) float32    of these, and of the
+          length       (B,) int64           user_numbers (B, .) float32       user: own_items.py
+          user_vector  (B, D) float32       seen_rows    (S,) int64     an item seen_items[s] is
+          active       (B,) bool            seen_items   (S,) int64     left out of row seen_rows[s]
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
 """
@@ -47,15 +47,19 @@ INPUTS = (
     "length",
     "user_vector",
     "active",
-    "latest",
-    "history",
+    "own_items",
+    "own_numbers",
+    "user_numbers",
     "seen_rows",
     "seen_items",
 )
 OUTPUTS = ("top_items", "top_scores")
 
-FORMAT = 2
+FORMAT = 3
 """The version of the folder's layout and of the graphs' inputs and outputs."""
+
+OWN_INPUTS = 32
+"""About as many numbers are worked out of each own item."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Bundle:
     k: int
     as_of: int
     looked_up: int
-    """The most numbers that a term of the memory looks up for one user."""
+    """The most numbers that a term of the memory looks up or works out for one user."""
 
     def graph(self, graph: Graph) -> Path:
         """The file of a graph."""
@@ -167,8 +171,8 @@ def read_bundle(folder: Path) -> Bundle:
 def _looked_up(memory: Mapping[str, Any]) -> int:
     length, neighbours = memory["length"], memory["neighbours"]
     by_term = {
-        "latest_own": length * length,
+        "own": length * (memory["hidden"] + OWN_INPUTS),
         "next": min(length, memory["next_length"]) * neighbours,
-        "similar": length * neighbours,
+        "similar": min(length, memory["similar_length"]) * neighbours,
     }
-    return max((by_term.get(term, length) for term in memory["terms"]), default=0)
+    return max((by_term.get(term, 1) for term in memory["terms"]), default=0)

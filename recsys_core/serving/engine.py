@@ -26,7 +26,7 @@ PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """In the order of preference."""
 
 SCORE_CELLS = 2**23
-"""Scores of one batch: 32 MiB, which the graph holds about eleven times, once for each term of the
+"""Scores of one batch: 32 MiB, which the graph holds about ten times, once for each term of the
 memory."""
 
 MAX_BATCH = 4096
@@ -35,7 +35,8 @@ EVENTS_AT_ONCE = 2**17
 """Events of one batch: 128 MiB for each layer of 256 numbers an event."""
 
 LOOKED_UP_AT_ONCE = 2**23
-"""Numbers that a term of the memory looks up for one batch: 32 MiB, and as items twice that."""
+"""Numbers that a term of the memory looks up or works out for one batch: 32 MiB, and as items twice
+that."""
 
 FATAL, WARNING = 4, 2
 

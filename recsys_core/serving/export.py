@@ -24,21 +24,23 @@ from torch.export import Dim
 from recsys_core.artifacts import atomic_path
 from recsys_core.errors import ModelError
 from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Graph
 
 OPSET = 20
 PROTOBUF_LIMIT = 2**31 - 1
 
-# the names of the dimensions of each input and output; D and k are numbers
+# the names of the dimensions of each input and output; the others are numbers
 DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "items": ("B", "T"),
     "gap_seconds": ("B", "T"),
     "length": ("B",),
     "user_vector": ("B", None),
     "active": ("B",),
-    "latest": ("B", "M"),
-    "history": ("B",),
+    "own_items": ("B", "M"),
+    "own_numbers": ("B", "M", None),
+    "user_numbers": ("B", None),
     "seen_rows": ("S",),
     "seen_items": ("S",),
     "top_items": ("B", None),
@@ -64,8 +66,9 @@ class TwoTimeScaleTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
-        latest: Tensor,
-        history: Tensor,
+        own_items: Tensor,
+        own_numbers: Tensor,
+        user_numbers: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -75,7 +78,7 @@ class TwoTimeScaleTop(nn.Module):
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
         logits = nn.functional.linear(vectors, table, bias)  # (B, V + 1)
-        scores = self.memory(logits, latest, active, history)  # (B, V + 1)
+        scores = self.memory(logits, active, own_items, own_numbers, user_numbers)  # (B, V + 1)
         # PAD is no candidate: as if everybody had seen it
         rows = torch.arange(length.shape[0])  # (B,)
         out_rows = torch.cat([rows, seen_rows])  # (B + S,)
@@ -100,8 +103,9 @@ class PopularityTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,  # noqa: ARG002
         active: Tensor,  # noqa: ARG002
-        latest: Tensor,  # noqa: ARG002
-        history: Tensor,  # noqa: ARG002
+        own_items: Tensor,  # noqa: ARG002
+        own_numbers: Tensor,  # noqa: ARG002
+        user_numbers: Tensor,  # noqa: ARG002
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -256,7 +260,8 @@ def _example(dim: int) -> tuple[Tensor, ...]:
         torch.ones(3, dim),
         torch.tensor([False, True, False]),
         torch.tensor([[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]),
-        torch.tensor([2, 6, 0]),
+        torch.ones(3, 7, len(ITEM_NUMBERS)),
+        torch.ones(3, len(USER_NUMBERS)),
         torch.tensor([0, 0, 1, 1, 1]),
         torch.tensor([1, 1, 1, 1, 1]),
     )
@@ -273,7 +278,11 @@ def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
     for port in ports:
         sizes = port.type.tensor_type.shape.dim
         letters = DIMENSIONS[port.name]
-        fixed = k if port.name in OUTPUTS else dim
+        fixed = {
+            "user_vector": dim,
+            "own_numbers": len(ITEM_NUMBERS),
+            "user_numbers": len(USER_NUMBERS),
+        }.get(port.name, k)
         for axis, (size, letter) in enumerate(zip(sizes, letters, strict=True)):
             if letter is None and size.dim_value != fixed:
                 raise ModelError(

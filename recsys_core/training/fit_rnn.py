@@ -1,26 +1,29 @@
-"""Stage two: the two networks of the two-time-scale model, trained side by side on one item table.
+"""Stage two: the two networks of the two-time-scale model, first as one, then each by itself.
 
-Each batch belongs to one network; each network has its own optimiser, and the item table, started
-from stage one and pulled towards it, has a third. All targets of a window are predicted at once.
+together   one network learns from every event, and with it the item table, started from stage one
+           and pulled towards it
+inactive   both networks begin as that one; then each learns from the events of its own cohort
+active     alone, and is judged by them. The item table stands still: it is the other's too
+
+A cohort alone is often too little to learn an order of events from: networks that begin apart lose
+to one network that answers everybody. All targets of a window are predicted at once.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from recsys_core.models.embeddings import Embeddings
-from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import ActiveNetwork, InactiveNetwork, TwoTimeScale
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
 from recsys_core.training.dropout import Dropout
-from recsys_core.training.initial_model import initial_model
+from recsys_core.training.initial_model import initial_model, parted
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.objectives import SampledObjective, SoftmaxObjective
 from recsys_core.training.optimisers import (
@@ -37,15 +40,23 @@ from recsys_core.training.windows import (
     active_windows,
     bucket_by_length,
     inactive_windows,
-    windows_of_one_network,
+    windows_of_all,
 )
+
+Phase = Literal["together", "inactive", "active"]
+TOGETHER: Phase = "together"
+PHASES: tuple[Phase, ...] = (TOGETHER, "inactive", "active")
 
 STEPS_A_MESSAGE = 8
 """Between two messages the loss stays on its device, so that a GPU need not wait for the CPU."""
 
 
 class RnnTrainer:
-    """Trains a `TwoTimeScale` on the events of `log`."""
+    """Trains a `TwoTimeScale` on the events of `log`.
+
+    `after` is the model of the phase before: none before `together`, and a phase of one network
+    leaves the other as it is there.
+    """
 
     stage = "train_rnn"
 
@@ -58,7 +69,12 @@ class RnnTrainer:
         seed: int,
         device: torch.device,
         validation: Validation | None,
+        phase: Phase = TOGETHER,
+        after: TwoTimeScale | None = None,
     ) -> None:
+        assert (phase == TOGETHER) == (after is None), "a phase apart begins with a trained model"
+        if phase != TOGETHER:
+            params = replace(params, finetune_items=False)
         self._log = log
         self._params = params
         self._seed = seed
@@ -67,7 +83,14 @@ class RnnTrainer:
         self.metric_name = "" if validation is None else validation.metric_name
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
-        self.model = initial_model(log, params, embeddings=embeddings, seed=seed).to(device)
+        self.phase = phase
+        if after is None:
+            begun = initial_model(log, params, embeddings=embeddings, seed=seed, together=True)
+        elif after.config.ablation == "one_rnn":
+            begun = parted(after, log, params, embeddings=embeddings, seed=seed)
+        else:
+            begun = after
+        self.model = begun.to(device)
         self._fold_in = self.model.transductive
         self._objective = self._make_objective()
         self._items = self._objective.table
@@ -83,7 +106,7 @@ class RnnTrainer:
         }
 
     def _make_objective(self) -> SoftmaxObjective | SampledObjective:
-        """What is minimised; its item table begins as stage one's."""
+        """What is minimised; its item table begins as the model's."""
         params, model = self._params, self.model
         if params.ablation == "no_stage1":
             params = replace(params, item_pull=0.0)  # there is nothing to be near to
@@ -103,13 +126,13 @@ class RnnTrainer:
         return self.model.active if name == "active" else self.model.inactive
 
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
-        """One pass over the windows of both networks, mixed; see `loop.Trainer`."""
-        rng = generator(self._seed, self.stage, "windows", number)
+        """One pass over the windows of the phase; see `loop.Trainer`."""
+        rng = generator(self._seed, self.stage, self.phase, "windows", number)
         negatives = torch.Generator().manual_seed(
-            derive_seed(self._seed, self.stage, "negatives", number)
+            derive_seed(self._seed, self.stage, self.phase, "negatives", number)
         )
         dropped = torch.Generator(self._device).manual_seed(
-            derive_seed(self._seed, self.stage, "dropout", number)
+            derive_seed(self._seed, self.stage, self.phase, "dropout", number)
         )
         windows = self._windows(rng)
         batches = [
@@ -130,25 +153,22 @@ class RnnTrainer:
                 yield done, total, float(losses) / done
 
     def _windows(self, rng: np.random.Generator) -> dict[str, Windows]:
-        """What each network is trained on in one epoch; every event is a target at least once."""
+        """What is learned from in one epoch, by the network that learns it."""
         counts, window, lead = self._counts, self._params.window, self._params.lead
-        if self._params.ablation == "one_rnn":
-            return {
-                "inactive": windows_of_one_network(counts, window=window, lead=lead, rng=rng),
-            }
-        t_star, other = self.model.config.t_star, self._params.other_group
-        return {
-            "inactive": inactive_windows(counts, t_star=t_star, later=other, rng=rng),
-            "active": active_windows(
-                counts, t_star=t_star, window=window, lead=lead, earlier=other, rng=rng
-            ),
-        }
+        t_star = self.model.config.t_star
+        if self.phase == TOGETHER:
+            return {"inactive": windows_of_all(counts, window=window, lead=lead, rng=rng)}
+        if self.phase == "inactive":
+            return {"inactive": inactive_windows(counts, t_star=t_star)}
+        return {"active": active_windows(counts, t_star=t_star, window=window, lead=lead, rng=rng)}
 
     def _set_learning_rates(self, epoch: int, step: int, *, steps: int) -> None:
         params = self._params
         factor = rate_factor(
             epoch, step, steps=steps, warmup=params.warmup, decay=params.rate_decay
         )
+        if self.phase != TOGETHER:
+            factor *= params.apart_rate
         self._items.set_learning_rate(factor * params.learning_rate_items)
         for name, rate in self._rates.items():
             set_learning_rate(self._optimisers[name], factor * rate)
@@ -199,21 +219,9 @@ class RnnTrainer:
         return self.model.queries(network.vectors(asked, user_vector))  # (N, D)
 
     def validate(self) -> float:
-        """The validation metric of the whole, routed model."""
+        """The validation metric of the whole, routed model, on the targets that it was given."""
         assert self._validation is not None
-        model = self.finished_model()
-        known = known_events(self._log.events, self._log.n_items)
-
-        def vectors(
-            user_idx: npt.NDArray[np.int64], history: npt.NDArray[np.int64]
-        ) -> npt.NDArray[np.float32]:
-            return user_vectors(model, known, user_idx=user_idx, history=history)
-
-        return self._validation.metric(
-            vectors,
-            model.item_vectors.detach().cpu().numpy(),
-            model.item_bias.detach().cpu().numpy(),
-        )
+        return self._validation.metric_of_model(self.finished_model(), self._log)
 
     def finished_model(self) -> TwoTimeScale:
         """The model with the item table as it is now, ready to predict."""

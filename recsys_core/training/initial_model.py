@@ -1,4 +1,4 @@
-"""The two-time-scale model before its training."""
+"""The two-time-scale model before its training, and where one network becomes two."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
@@ -20,15 +21,16 @@ PROJECTION_SCALE = 0.1
 
 
 def initial_model(
-    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
+    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int, together: bool
 ) -> TwoTimeScale:
     """Networks drawn from the seed, and the item vectors of stage one.
 
-    Before any event the inactive network predicts for about the mean active user. `params.t_star`
-    is a number, not yet to be chosen.
+    `together`: the inactive network is to answer everybody. Before any event it predicts for about
+    the mean active user. `params.t_star` is a number, not yet to be chosen.
     """
     assert params.t_star != "auto", "t* is resolved before anything is trained"
-    folded, learned_phi = embeddings.items, params.ablation == "learned_phi"
+    ablation: Ablation = "one_rnn" if together else params.ablation
+    folded, learned_phi = embeddings.items, ablation == "learned_phi"
     if params.ablation == "no_stage1":
         embeddings = _random_embeddings(log, dim=embeddings.dim, seed=seed)
         folded = np.zeros_like(embeddings.items)  # whatever is folded in is zero
@@ -46,7 +48,7 @@ def initial_model(
         window=params.window,
         fold_in_l2=embeddings.fold_in_l2,
         fold_in_limit=FOLD_IN_LIMIT,
-        ablation=params.ablation,
+        ablation=ablation,
         free_users=len(embeddings.users) - 1 if learned_phi else 0,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
@@ -58,7 +60,7 @@ def initial_model(
     active = log.counts >= params.t_star
     with torch.no_grad():
         model.active.gamma.fill_(params.gamma)
-        if params.ablation == "active_static":
+        if ablation == "active_static":
             model.active.gamma.zero_()
             model.active.gamma.requires_grad_(False)
         if active.any():
@@ -72,6 +74,21 @@ def initial_model(
         model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
     bias = _initial_bias(log, params, embeddings=embeddings)
     model.set_items(torch.from_numpy(embeddings.items), torch.from_numpy(bias))
+    return model
+
+
+def parted(
+    together: TwoTimeScale, log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
+) -> TwoTimeScale:
+    """Two networks that are both what one has become, with its item vectors.
+
+    With gamma at one they say what it said, whatever is folded in.
+    """
+    model = initial_model(log, params, embeddings=embeddings, seed=seed, together=False)
+    one = together.inactive.state_dict()
+    model.inactive.load_state_dict(one)
+    model.active.load_state_dict({**model.active.state_dict(), **one})
+    model.set_items(together.item_vectors.detach(), together.item_bias.detach())
     return model
 
 
@@ -103,7 +120,8 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
     """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, biases zero
     but for that of what is read.
 
-    All else begins as its module made it, without a draw: norms at one, the prior at zero, decays.
+    What a user vector does to state and output begins at nothing. All else begins as its module
+    made it, without a draw: norms at one, the prior at zero, decays.
     """
     with torch.no_grad():
         if name in ("start", "read.bias"):
@@ -111,6 +129,8 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
             # through it grows as it shrinks, and that of the item table, read and scored with the
             # same rows, would follow what is read alone
             parameter.uniform_(-1.0, 1.0, generator=draws)
+        elif name in ("from_user.weight", "read_user.weight"):
+            parameter.zero_()
         elif name.endswith("weight_hh_l0"):
             for gate in torch.split(parameter, parameter.shape[1]):
                 nn.init.orthogonal_(gate, generator=draws)

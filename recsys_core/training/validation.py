@@ -1,5 +1,6 @@
 """The validation metric of a model in training: next items, ranked in full."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,11 @@ from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
 from recsys_core.evaluation.targets import Targets, targets_of
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.requests import known_events
+from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TargetKind
+from recsys_core.training.log_until import LogUntil
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -54,6 +59,12 @@ class Validation:
             targets = targets.take(np.isin(query, drawn))
         self._targets = targets
 
+    def among(self, members: npt.NDArray[np.bool_]) -> "Validation":
+        """The same for some of the targets (N,) alone; of a query all or none."""
+        part = copy.copy(self)
+        part._targets = self._targets.take(np.flatnonzero(members))
+        return part
+
     @property
     def targets(self) -> Targets:
         """What is ranked after each epoch."""
@@ -65,6 +76,19 @@ class Validation:
         vectors = vectors_of(targets.user_idx.astype(np.int64), targets.history.astype(np.int64))
         return self.metric_of_scorer(
             vector_scorer(vectors, item_vectors=item_vectors, item_bias=item_bias)
+        )
+
+    def metric_of_model(self, model: TwoTimeScale, log: LogUntil) -> float:
+        """That of a model which answers from the events of `log`."""
+        known = known_events(log.events, log.n_items)
+
+        def vectors(user_idx: Int64, history: Int64) -> Float32:
+            return user_vectors(model, known, user_idx=user_idx, history=history)
+
+        return self.metric(
+            vectors,
+            model.item_vectors.detach().cpu().numpy(),
+            model.item_bias.detach().cpu().numpy(),
         )
 
     def metric_of_scorer(self, scorer: Scorer) -> float:

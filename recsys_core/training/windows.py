@@ -1,23 +1,17 @@
 """Which slices of users' histories train which network.
 
-inactive   the first t* events of every user, active ones included: all of them are targets. A
-           share of the later stretches of t* events too, as if a new user began there: where most
-           events are those of a few users, the first t* of each are little to learn from
+inactive   the first t* events of every user, active ones included: all of them are targets
 
 active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks at a
            phase drawn anew each epoch, and each block is read from about `lead` K events before
-           it, so that window and block have K events together; the fold-in has t* // 2 events
-           at least, of which the first windows read some again
+           it, so that window and block have K events together; all before it are folded in
 
            events     0 . . . . s . . . . b . . . . e
-           fold-in    [ < s    ]
+           fold-in    [                 ]
            network              [ lead   ][ targets ]
 
-           A share of the events before t* are targets too, with no more folded in than comes before
-           them: the events of active users alone are little to learn an order from
-
-of one     the same blocks over all of every history, nobody folded in: where one network answers
-network    everybody
+together   the same blocks over all of every history, nobody folded in: one network for everybody,
+           which the two begin as
 
 A short lead costs fewer reads a target; a long one trains on what the network will be asked for,
 since a user with many events is read over K of them.
@@ -67,51 +61,29 @@ class Windows:
         return self.stop - self.start
 
 
-def inactive_windows(
-    counts: Int64, *, t_star: int, later: float, rng: np.random.Generator
-) -> Windows:
-    """The first t* events of each user, and a share `later` of the stretches of t* events after
-    them, drawn anew with their phase; `counts` (U + 1,) are the users' training events."""
-    first = np.flatnonzero(counts).astype(np.int64)
-    user, begin, stop = _blocks(counts, after=t_star, size=t_star, rng=rng)
-    drawn = np.flatnonzero(rng.random(len(user)) < later)
-    user_idx = np.concatenate([first, user[drawn]])
-    start = np.concatenate([np.zeros(len(first), dtype=np.int64), begin[drawn]])
-    stop = np.concatenate([np.minimum(counts[first], t_star), stop[drawn]])
-    return Windows(user_idx, start, start, stop, np.zeros(len(user_idx), dtype=np.int64))
+def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
+    """The first t* events of each user; `counts` (U + 1,) are the users' training events."""
+    user_idx = np.flatnonzero(counts).astype(np.int64)
+    start = np.zeros(len(user_idx), dtype=np.int64)
+    return Windows(user_idx, start, start, np.minimum(counts[user_idx], t_star), start)
 
 
 def active_windows(
-    counts: Int64,
-    *,
-    t_star: int,
-    window: int,
-    lead: float,
-    earlier: float,
-    rng: np.random.Generator,
+    counts: Int64, *, t_star: int, window: int, lead: float, rng: np.random.Generator
 ) -> Windows:
-    """Blocks of targets from the t*-th on, with a random phase for each user, and a share `earlier`
-    of those before it.
+    """Blocks of targets from the t*-th on, with a random phase for each user.
 
     `lead` is the share of the window that is read before its first target.
     """
     block = max(1, math.floor(window * (1.0 - lead) + ROUNDING))
-    later = _blocks(counts, after=t_star, size=block, rng=rng)
-    before = _blocks(np.minimum(counts, t_star), after=0, size=block, rng=rng)
-    drawn = np.flatnonzero(rng.random(len(before[0])) < earlier)
-    user, first_target, stop = (
-        np.concatenate([one, other[drawn]]) for one, other in zip(later, before, strict=True)
-    )
+    user, first_target, stop = _blocks(counts, after=t_star, size=block, rng=rng)
     start = np.maximum(first_target - (window - block + 1), 0)
-    folded = np.minimum(np.maximum(start, t_star // 2), first_target)
-    return Windows(user, start, first_target, stop, folded)
+    return Windows(user, start, first_target, stop, folded=first_target)
 
 
-def windows_of_one_network(
-    counts: Int64, *, window: int, lead: float, rng: np.random.Generator
-) -> Windows:
+def windows_of_all(counts: Int64, *, window: int, lead: float, rng: np.random.Generator) -> Windows:
     """Blocks of targets from the first event on, for a network that answers everybody."""
-    windows = active_windows(counts, t_star=0, window=window, lead=lead, earlier=0.0, rng=rng)
+    windows = active_windows(counts, t_star=0, window=window, lead=lead, rng=rng)
     return replace(windows, folded=np.zeros(len(windows), dtype=np.int64))
 
 

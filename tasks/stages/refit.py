@@ -58,7 +58,7 @@ def run(
     model = fit_model(
         data, params, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
     )
-    memory = counted(read_memory(remembered), train_memory, data.events, data.cuts.end)
+    memory = counted(read_memory(remembered), data.events, data.cuts.end)
     write_model(folder, model)
     write_memory(folder, memory)
     write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})

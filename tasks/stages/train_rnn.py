@@ -10,7 +10,7 @@ from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read
 from tasks.model_files import write_model
 from tasks.stage_two import fit_model, select_model, with_t_star
 from tasks.step import main
-from tasks.training import TrainingData, curve_rows, rows_trained
+from tasks.training import TrainingData, rows_trained
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     data = TrainingData.read(layout, "train_rnn", train_rnn, *asked, seed)
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))
-    selected, fit = select_model(
+    selected = select_model(
         data,
         params,
         embeddings=read_embeddings(embeddings / UNTIL_VALID),
@@ -32,29 +32,32 @@ def run(
         seed=seed,
     )
     folder = layout.stage("train_rnn")
-    write_model(folder / UNTIL_VALID, selected)
+    write_model(folder / UNTIL_VALID, selected.model)
     model = fit_model(
         data,
         params,
         embeddings=read_embeddings(embeddings / UNTIL_TEST),
         cut=data.cuts.test,
-        epochs=fit.best_epoch,
+        epochs=selected.epochs,
         seed=seed,
     )
     write_model(folder, model)
-    write_json(folder / "training.json", {"epochs": fit.best_epoch, "cut": "test"})
-    write_json(layout.report("train_rnn_curve"), curve_rows(fit))
+    write_json(folder / "training.json", {"epochs": selected.epochs, "cut": "test"})
+    write_json(layout.report("train_rnn_curve"), selected.curve)
     write_json(
         layout.report("train_rnn"),
         {
             **rows_trained(data),
-            "best_epoch": fit.best_epoch,
-            "epochs": len(fit.curve),
+            "best_epochs": selected.epochs,
+            "epochs": len(selected.curve),
             "t_star": model.config.t_star,
             "ablation": model.config.ablation,
             **({"leak": LEAK} if model.config.ablation == "learned_phi" else {}),
-            "gamma": round(float(model.active.gamma.detach()), 6),
-            f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
+            "gamma": round(float(model.active.gamma.detach().mean()), 6),
+            f"validation {first_metric}": {
+                "together": selected.metric_together,
+                "apart": selected.metric,
+            },
         },
     )
     data.forget_checkpoints()

@@ -12,11 +12,13 @@ from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
+from recsys_core.models.linear_items import LARGEST_CATALOGUE
 from recsys_core.models.memory import Memory
 from recsys_core.models.memory_tables import count_tables
 from recsys_core.sections import TrainMemory
 from recsys_core.tables import ITEM_VOCABULARY, write_events, write_table
 from tasks.cuts import read_cuts
+from tasks.memory import similar_models
 from tasks.memory_files import read_memory
 from tasks.model_files import write_model
 from tasks.stages.train_memory import run
@@ -36,8 +38,9 @@ PARAMS = replace(
     length=8,
     neighbours=4,
     next_length=2,
-    similar_l2=10.0,
-    epochs=20,
+    similar_ease=(1.0, 10.0),
+    similar_item_knn=(10.0,),
+    steps=400,
 )
 
 
@@ -97,9 +100,9 @@ def test_what_is_remembered_is_worth_much_more_than_a_random_network(fitted: Lay
     assert metrics["networks"] < 0.3
     assert metrics["networks_and_memory"] > 0.8
     assert report["loss"][-1] < report["loss"][0]
-    assert len(report["loss"]) == PARAMS.epochs
+    assert len(report["loss"]) == -(-400 // 35), "350 targets, ten at a time"
     assert set(report["coefficients"]) == {
-        *("networks", "own", "latest_own", "last", "again", "similar"),
+        *("networks", "similar"),
         *("next 6h", "next whole log", "recent 6h", "recent whole log"),
     }
 
@@ -110,7 +113,7 @@ def test_the_numbers_are_the_same_and_the_tables_those_of_each_cut(fitted: Layou
     for name, memory in both.items():
         expected = Memory(memory.config)
         cut = getattr(cuts, name)
-        count_tables(expected, events, cut, similar="ease", similar_l2=PARAMS.similar_l2)
+        count_tables(expected, events, cut)
         for buffer, value in expected.named_buffers():
             found = dict(memory.named_buffers())[buffer]
             np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-7, err_msg=buffer)
@@ -120,10 +123,26 @@ def test_the_numbers_are_the_same_and_the_tables_those_of_each_cut(fitted: Layou
         np.testing.assert_array_equal(value.detach(), numbers[name].detach(), err_msg=name)
 
 
+def test_the_item_item_model_that_fits_best_is_chosen_once(fitted: Layout) -> None:
+    similar = read_json(fitted.report("train_memory"))["similar"]
+    assert list(similar["loss"]) == ["ease 1", "ease 10", "item_knn 10"]
+    assert similar["chosen"] == min(similar["loss"], key=similar["loss"].get)
+    for memory in memories(fitted).values():
+        found = f"{memory.config.similar} {memory.config.similar_l2:g}"
+        assert found == similar["chosen"], "that of before the test period too"
+
+
+def test_a_catalogue_that_is_too_large_for_ease_has_neighbours() -> None:
+    names = [str(one) for one in similar_models(PARAMS, catalogue=LARGEST_CATALOGUE + 1)]
+    assert names == ["item_knn 10"]
+    names = [str(one) for one in similar_models(PARAMS, catalogue=LARGEST_CATALOGUE)]
+    assert names == ["ease 1", "ease 10", "item_knn 10"]
+
+
 def test_each_target_is_fitted_on_or_counted(fitted: Layout, tmp_path: Path) -> None:
     rows = read_json(fitted.report("train_memory"))["rows"]
     assert rows == {"in": USERS * 7, "out": USERS * 7, "not_fitted_on": 0}
-    few = fit(workspace(tmp_path, events=staying()), replace(PARAMS, targets=100, epochs=1))
+    few = fit(workspace(tmp_path, events=staying()), replace(PARAMS, targets=100, steps=1))
     rows = read_json(few.report("train_memory"))["rows"]
     assert rows == {"in": USERS * 7, "out": 100, "not_fitted_on": USERS * 7 - 100}
 
@@ -138,14 +157,14 @@ def test_the_test_period_changes_nothing(fitted: Layout, tmp_path: Path) -> None
     assert contents(again.root / "reports") == contents(fitted.root / "reports")
 
 
-def test_validation_changes_the_numbers_and_no_table_of_before_it(
-    fitted: Layout, tmp_path: Path
-) -> None:
-    events = staying()
+def test_validation_changes_the_numbers_and_no_table_of_before_it(tmp_path: Path) -> None:
+    events, only = staying(), replace(PARAMS, similar_ease=(), steps=50)
     later = events.timestamp >= VALID
     other = np.where(later, 1 + events.item_idx % N_ITEMS, events.item_idx).astype(np.int32)
-    changed = memories(fit(workspace(tmp_path, events=replace(events, item_idx=other))))
-    before = memories(fitted)
+    before, changed = (
+        memories(fit(workspace(tmp_path / name, events=log), only))
+        for name, log in (("before", events), ("changed", replace(events, item_idx=other)))
+    )
     for name, value in changed["valid"].named_buffers():
         np.testing.assert_array_equal(value, dict(before["valid"].named_buffers())[name])
     assert not np.array_equal(changed["test"].log_recent, before["test"].log_recent)

@@ -22,11 +22,11 @@ def test_the_window_is_bounded_and_never_empty_for_active_users() -> None:
     assert length[10:].tolist() == np.minimum(history[10:], 32).tolist()
     folded = SPEC.folded(history)
     assert folded[:10].tolist() == [0] * 10
-    assert folded[10:].tolist() == np.maximum(history[10:] - 32, 5).tolist()
+    assert folded[10:].tolist() == history[10:].tolist()
     assert SPEC.max_length == 32
 
 
-def test_an_active_users_vector_comes_from_the_events_before_the_window() -> None:
+def test_an_active_users_vector_comes_from_all_events_up_to_the_request() -> None:
     model = make_model()
     spec, fold_in = model.input_spec, model.fold_in  # t* = 4, window 6
     events = make_events([list(range(1, 13))])
@@ -34,25 +34,24 @@ def test_an_active_users_vector_comes_from_the_events_before_the_window() -> Non
     requests = make_requests(spec, fold_in, events, user_idx=one, history=np.array([12]))
     assert requests.items.tolist() == [[7, 8, 9, 10, 11, 12]]
     np.testing.assert_array_equal(
-        requests.user_vector, fold_in.vectors(events, one, count=np.array([6]))
+        requests.user_vector, fold_in.vectors(events, one, count=np.array([12]))
     )
-    changed = make_events([[1, 2, 3, 4, 5, 6, 40, 39, 38, 37, 36, 35]])
-    again = make_requests(spec, fold_in, changed, user_idx=one, history=np.array([12]))
+    later = make_events([[*range(1, 13), 40, 39]])
+    again = make_requests(spec, fold_in, later, user_idx=one, history=np.array([12]))
     np.testing.assert_array_equal(again.user_vector, requests.user_vector)
 
 
-def test_a_request_has_the_latest_items_where_a_memory_reads_them() -> None:
+def test_a_request_has_the_own_items_where_a_memory_reads_them() -> None:
     model = make_model()
-    events = make_events([list(range(1, 13)), [5], []])
-    arguments = {"user_idx": np.array([1, 2, 3]), "history": np.array([11, 1, 0])}
-    for remembered, latest in (
-        (4, [[11, 10, 9, 8], [5, 0, 0, 0], [0, 0, 0, 0]]),
+    events = make_events([[*range(1, 13), 9], [5], []])
+    arguments = {"user_idx": np.array([1, 2, 3]), "history": np.array([13, 1, 0])}
+    for remembered, own_items in (
+        (4, [[9, 12, 11, 10], [5, 0, 0, 0], [0, 0, 0, 0]]),
         (0, [[], [], []]),
     ):
         spec = replace(model.input_spec, remembered=remembered)
         requests = make_requests(spec, model.fold_in, events, **arguments)
-        assert requests.latest.tolist() == latest
-        assert requests.history.tolist() == [11, 1, 0]
+        assert requests.own.items.tolist() == own_items
         assert requests.active.tolist() == [True, False, False]
         assert set(requests.inputs()) < set(INPUTS)
 

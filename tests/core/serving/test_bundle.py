@@ -24,7 +24,7 @@ def test_round_trip(bundle: Path) -> None:
     read, model = read_bundle(bundle), make_model()
     assert read.spec == make_spec()
     assert read.spec.remembered == 12
-    assert read.looked_up == 12 * 12, "every pair of remembered items, for latest_own"
+    assert read.looked_up == 12 * (5 + 32), "what is worked out of each own item"
     assert (read.k, read.as_of) == (K, START)
     assert read.items.ids.to_pylist() == item_ids()
     for name in ("items", "mean", "basis", "variance"):
@@ -69,7 +69,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 def test_another_format_is_refused(bundle: Path) -> None:
     manifest = read_json(bundle / MANIFEST)
     write_json(bundle / MANIFEST, {**manifest, "format": 99})
-    with pytest.raises(ContractError, match="bundle format 99, this version reads 2"):
+    with pytest.raises(ContractError, match="bundle format 99, this version reads 3"):
         read_bundle(bundle)
 
 

@@ -12,6 +12,7 @@ from recsys_core.artifacts import MANIFEST
 from recsys_core.errors import ModelError
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import GRAPHS, INPUTS, OUTPUTS
 from recsys_core.serving.export import export_graphs
@@ -50,7 +51,7 @@ def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int)
         graph, two_time_scale_scores(model, make_memory()), make_spec(), k=K, rng=rng
     )
     # every length twice in a batch, three lengths one by one; each with three shares of seen items;
-    # and every length with each number of remembered items
+    # and every length with each number of own items
     lengths = model.input_spec.max_length + 1
     assert parity.rows == 3 * (2 * lengths + 3) + len(remembered_widths(12)) * lengths
     assert 0 < parity.max_difference < 1e-5
@@ -130,7 +131,7 @@ def assert_differs(bundle: Path, model: TwoTimeScale, memory: Memory) -> None:
 
 @pytest.mark.parametrize(
     ("terms", "windows"),
-    [((), (None,)), (("own", "latest_own", "last", "again"), (3.0,)), (("next",), (None,))],
+    [((), (None,)), (("own",), (3.0,)), (("own", "recent"), (None,)), (("next",), (None,))],
 )
 def test_the_graph_with_fewer_terms_equals_its_model(
     terms: tuple[str, ...], windows: tuple[float | None, ...], tmp_path: Path
@@ -143,28 +144,33 @@ def test_the_graph_with_fewer_terms_equals_its_model(
     assert 0 < parity.max_difference < 1e-4
     graph = onnx.load(path).graph
     assert [port.name for port in graph.input] == list(INPUTS)
-    assert bool(terms) == any("latest" in node.input for node in graph.node)
+    assert bool(terms) == any("own_items" in node.input for node in graph.node)
+
+
+def test_parity_fails_where_own_items_count_differently(bundle: Path) -> None:
+    other = make_memory()
+    assert other.own is not None
+    other.own.outer.data[0] += 0.05
+    assert_differs(bundle, make_model(), other)
 
 
 def test_random_inputs_are_what_a_users_memory_may_be() -> None:
-    """Every number of items from none on, PAD after them alone, repeats, more events than items."""
+    """Every number of own items from none on, PAD after them alone, each once, many events."""
     spec = make_spec()
     batches = list(example_inputs(spec, rng=np.random.default_rng(0)))
-    assert {batch["latest"].shape[1] for batch in batches} == {2, 3, 5, 9, 12}
-    counts = set()
+    assert {batch["own_items"].shape[1] for batch in batches} <= set(range(1, 13))
+    counts, most = set(), 0.0
     for batch in batches:
-        latest, history = batch["latest"], batch["history"]
-        width = latest.shape[1]
-        there = np.minimum(history, width)
-        np.testing.assert_array_equal(latest > 0, np.arange(width) < there[:, None])
-        assert latest.max() <= spec.n_items
+        own = batch["own_items"]
+        there = (own > 0).sum(axis=1)
+        np.testing.assert_array_equal(own > 0, np.arange(own.shape[1]) < there[:, None])
+        assert own.max() <= spec.n_items
+        for row, different in zip(own.tolist(), there.tolist(), strict=True):
+            assert len(set(row[:different])) == different
         counts |= set(there.tolist())
+        most = max(most, batch["user_numbers"][:, 0].max())
     assert counts == set(range(spec.remembered + 1))
-    assert any(batch["history"].max() > spec.remembered for batch in batches)
-    long = next(batch["latest"] for batch in batches if batch["latest"].shape[1] == 12)
-    full = long[(long > 0).all(axis=1)]
-    assert len(full) > 0
-    assert all(len(set(row)) < 12 for row in full.tolist())
+    assert most > 200
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -196,8 +202,9 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
         "length": ["B"],
         "user_vector": ["B", 8],
         "active": ["B"],
-        "latest": ["B", "M"],
-        "history": ["B"],
+        "own_items": ["B", "M"],
+        "own_numbers": ["B", "M", len(ITEM_NUMBERS)],
+        "user_numbers": ["B", len(USER_NUMBERS)],
         "seen_rows": ["S"],
         "seen_items": ["S"],
         "top_items": ["B", K],
@@ -239,12 +246,12 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     }
     broken, strange = dict(good["weights"]), dict(good["memory_weights"])
     broken["item_bias"] = np.where(np.arange(41) == 2, np.nan, 0.0).astype(np.float32)
-    strange["power"] = np.full(9, np.inf, dtype=np.float32)
+    strange["power"] = np.full(5, np.inf, dtype=np.float32)
     for changes, said in (
         ({"k": 41}, "top 41 of 40 items"),
         ({"popularity": good["popularity"][:-1]}, "needs 41 scores, PAD -inf"),
         ({"weights": broken}, "1 of 41 numbers in item_bias are NaN or infinite"),
-        ({"memory_weights": strange}, "9 of 9 numbers in power are NaN or infinite"),
+        ({"memory_weights": strange}, "5 of 5 numbers in power are NaN or infinite"),
         (
             {"memory_config": make_memory(n_items=39).to_json()},
             "the memory knows 39 items and the model 40",

@@ -19,7 +19,7 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
-from recsys_core.training.fit_rnn import RnnTrainer
+from recsys_core.training.fit_rnn import PHASES, TOGETHER, Phase, RnnTrainer
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit
 from recsys_core.training.validation import Validation
@@ -47,10 +47,22 @@ def embeddings_of(log: LogUntil) -> Embeddings:
 
 
 def trainer_of(
-    log: LogUntil, params: TrainRnn = STAGE_TWO, *, validation: Validation | None = None
+    log: LogUntil,
+    params: TrainRnn = STAGE_TWO,
+    *,
+    validation: Validation | None = None,
+    phase: Phase = TOGETHER,
+    after: TwoTimeScale | None = None,
 ) -> RnnTrainer:
     return RnnTrainer(
-        log, params, embeddings=embeddings_of(log), seed=1, device=CPU, validation=validation
+        log,
+        params,
+        embeddings=embeddings_of(log),
+        seed=1,
+        device=CPU,
+        validation=validation,
+        phase=phase,
+        after=after,
     )
 
 
@@ -61,6 +73,15 @@ def train(
     for _ in fit.run():
         pass
     return trainer.finished_model()
+
+
+def train_all(log: LogUntil, params: TrainRnn, *, epochs: int) -> TwoTimeScale:
+    """Every phase that there is for as many epochs."""
+    model = None
+    for phase in PHASES if params.ablation != "one_rnn" else (TOGETHER,):
+        model = train(trainer_of(log, params, phase=phase, after=model), epochs=epochs)
+    assert model is not None
+    return model
 
 
 def same(one: TwoTimeScale, two: TwoTimeScale) -> bool:
@@ -118,6 +139,29 @@ def test_every_backbone_and_objective_learns_the_order(
     assert 0.6 <= trainer.validate() <= 1.0
 
 
+def test_two_networks_begin_as_the_one_that_learned_from_everybody() -> None:
+    """Whoever is folded in. Then each learns alone, and the item table stands still."""
+    log, params = log_of(markov_events(0.95, users=400)), replace(STAGE_TWO, gamma=1.0)
+    one = train(trainer_of(log, params), epochs=2)
+    users = np.flatnonzero(log.counts)
+    history = log.counts[users]
+
+    def answers(model: TwoTimeScale) -> np.ndarray:
+        return user_vectors(model, log.events, user_idx=users, history=history)
+
+    said, items = answers(one), one.item_vectors.detach().clone()
+    two = train(trainer_of(log, params, phase="inactive", after=one), epochs=0)
+    active = two.input_spec.is_active(history)
+    assert 0 < active.sum() < len(active)
+    assert not one.input_spec.is_active(history).any()
+    np.testing.assert_allclose(answers(two), said, rtol=1e-4, atol=1e-6)
+    for phase, learner in (("inactive", ~active), ("active", active)):
+        before = answers(two)
+        two = train(trainer_of(log, params, phase=phase, after=two), epochs=1)
+        np.testing.assert_array_equal((answers(two) != before).any(axis=1), learner)
+    assert torch.equal(two.item_vectors, items)
+
+
 def test_the_sampled_softmax_over_all_items_is_the_full_one() -> None:
     """As many negatives as items: the first epoch's loss is that of the full softmax."""
     log, losses = log_of(markov_events(0.9)), {}
@@ -131,7 +175,7 @@ def test_both_networks_learn() -> None:
     """Each alone predicts the order: on targets of active users, and on those of inactive ones."""
     events = markov_events(0.95, users=400)
     params = replace(STAGE_TWO, t_star=10, max_epochs=15)
-    model = train(trainer_of(log_of(events), params), epochs=15)
+    model = train_all(log_of(events), params, epochs=8)
     targets = successive_targets(events, period_of(events), n_items=N_ITEMS)
     active = targets.history >= params.t_star
     assert 0.2 < active.mean() < 0.8
@@ -183,7 +227,7 @@ def successor_scores(model: TwoTimeScale) -> np.ndarray:
 
 def test_every_item_has_a_vector_that_stage_two_trained() -> None:
     """Each says what follows it and what it follows; those of a model that never met it do not."""
-    events, params = markov_events(0.95), replace(STAGE_TWO, batch=128)
+    events, params = markov_events(0.95), replace(STAGE_TWO, batch=128, ablation="one_rnn")
     trained = successor_scores(train(trainer_of(log_of(events), params), epochs=20))
     assert (trained > 0.5).all()
     guesses = []

@@ -9,58 +9,22 @@ from recsys_core.training.windows import (
     active_windows,
     bucket_by_length,
     inactive_windows,
-    windows_of_one_network,
+    windows_of_all,
 )
 
 COUNTS = st.lists(st.integers(0, 120), min_size=1, max_size=30).map(np.array)
 
 
 def test_inactive_windows_are_the_first_t_star_events_of_everyone() -> None:
-    rng = np.random.default_rng(1)
-    windows = inactive_windows(np.array([0, 3, 0, 10, 25]), t_star=10, later=0.0, rng=rng)
+    windows = inactive_windows(np.array([0, 3, 0, 10, 25]), t_star=10)
     assert windows.user_idx.tolist() == [1, 3, 4]
     assert windows.start.tolist() == windows.first_target.tolist() == [0, 0, 0]
     assert windows.stop.tolist() == [3, 10, 10]
 
 
-@given(COUNTS, st.integers(1, 20), st.integers(0, 9))
-def test_later_stretches_cover_every_event_once(counts: np.ndarray, t_star: int, seed: int) -> None:
-    windows = inactive_windows(counts, t_star=t_star, later=1.0, rng=np.random.default_rng(seed))
-    targets = sorted(
-        (int(user), position)
-        for user, first, stop in zip(
-            windows.user_idx, windows.first_target, windows.stop, strict=True
-        )
-        for position in range(first, stop)
-    )
-    assert targets == [
-        (user, position) for user, count in enumerate(counts) for position in range(count)
-    ]
-    np.testing.assert_array_equal(windows.start, windows.first_target)
-    assert (windows.length <= t_star).all()
-    assert not windows.folded.any()
-
-
-def test_earlier_targets_have_no_more_folded_in_than_came_before_them() -> None:
-    counts, rng = np.array([0, 1, 7, 40]), np.random.default_rng(1)
-    windows = active_windows(counts, t_star=10, window=8, lead=0.5, earlier=1.0, rng=rng)
-    assert int((windows.stop - windows.first_target).sum()) == 48
-    before = windows.first_target < 10
-    np.testing.assert_array_equal(
-        windows.folded[before], np.minimum(windows.first_target[before], 5)
-    )
-    assert (windows.folded <= windows.first_target).all()
-
-
-def test_a_share_of_the_later_stretches_is_drawn() -> None:
-    counts, rng = np.array([0, *[1000] * 20]), np.random.default_rng(1)
-    drawn = inactive_windows(counts, t_star=10, later=0.3, rng=rng)
-    assert 0.25 < (len(drawn) - 20) / (20 * 99.5) < 0.35
-
-
 def test_one_network_has_every_event_as_a_target_once_and_folds_nobody_in() -> None:
     counts, rng = np.array([0, 1, 7, 40]), np.random.default_rng(1)
-    windows = windows_of_one_network(counts, window=8, lead=0.5, rng=rng)
+    windows = windows_of_all(counts, window=8, lead=0.5, rng=rng)
     assert int((windows.stop - windows.first_target).sum()) == 48
     assert (windows.length <= 9).all()
     assert not windows.folded.any()
@@ -81,7 +45,6 @@ def test_each_event_from_t_star_on_is_an_active_target_once(
         t_star=t_star,
         window=window,
         lead=lead,
-        earlier=0.0,
         rng=np.random.default_rng(seed),
     )
     targets = sorted(
@@ -96,9 +59,8 @@ def test_each_event_from_t_star_on_is_an_active_target_once(
     ]
     assert (windows.start <= windows.first_target).all()
     assert (windows.length <= window + 1).all()
-    # no target is folded in, and the fold-in is as it will be when the target is asked for
-    assert (windows.folded <= windows.first_target).all()
-    np.testing.assert_array_equal(windows.folded, np.maximum(windows.start, t_star // 2))
+    # no target is folded in, and all else is
+    np.testing.assert_array_equal(windows.folded, windows.first_target)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +71,7 @@ def test_the_lead_is_the_share_of_a_window_read_before_its_first_target(
     window: int, lead: float, targets: int
 ) -> None:
     counts, rng = np.array([0, 400]), np.random.default_rng(1)
-    windows = active_windows(counts, t_star=4, window=window, lead=lead, earlier=0.0, rng=rng)
+    windows = active_windows(counts, t_star=4, window=window, lead=lead, rng=rng)
     # neither the first block, of a random length, nor the last, which the history cuts short
     inner = windows.take(np.arange(3 + window, len(windows) - 1))
     assert set((inner.stop - inner.first_target).tolist()) == {targets}
@@ -121,7 +83,7 @@ def test_the_phase_changes_with_the_generator() -> None:
     counts = np.full(40, 100)
     first, again, other = (
         active_windows(
-            counts, t_star=10, window=32, lead=0.5, earlier=0.0, rng=np.random.default_rng(seed)
+            counts, t_star=10, window=32, lead=0.5, rng=np.random.default_rng(seed)
         ).stop.tolist()
         for seed in (1, 1, 2)
     )
@@ -131,7 +93,7 @@ def test_the_phase_changes_with_the_generator() -> None:
 @given(COUNTS, st.integers(1, 300))
 def test_batches_hold_every_window_once_within_the_budget(counts: np.ndarray, budget: int) -> None:
     rng = np.random.default_rng(3)
-    windows = inactive_windows(counts, t_star=50, later=0.5, rng=rng)
+    windows = inactive_windows(counts, t_star=50)
     batches = bucket_by_length(windows, budget=budget, rng=rng)
     users = sorted(user for batch in batches for user in batch.user_idx.tolist())
     assert users == sorted(windows.user_idx.tolist())
@@ -143,7 +105,7 @@ def test_batches_hold_every_window_once_within_the_budget(counts: np.ndarray, bu
 def test_a_log_of_nobody_has_no_windows(counts: list[int]) -> None:
     none = np.array(counts)
     rng = np.random.default_rng(1)
-    nothing = inactive_windows(none, t_star=3, later=1.0, rng=rng)
+    nothing = inactive_windows(none, t_star=3)
     assert len(nothing) == 0
     assert bucket_by_length(nothing, budget=9, rng=rng) == []
-    assert len(active_windows(none, t_star=3, window=4, lead=0.5, earlier=1.0, rng=rng)) == 0
+    assert len(active_windows(none, t_star=3, window=4, lead=0.5, rng=rng)) == 0

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from recsys_core.data.cuts import Cut
-from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.step_sizes import T_STAR_RANGE, StepSizes, choose_t_star
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -72,16 +71,18 @@ def select_model(
 ) -> Selected:
     """Stage two on the train part, the epochs of each phase chosen on validation.
 
-    A network alone is judged by its own cohort; where validation has nobody of it, it stays as the
-    phase together left it.
+    A network alone is judged by its own cohort; where validation has nobody of it, or the log
+    nobody to learn from, it stays as the phase together left it. The one network of `one_rnn` has
+    its second phase too, on everybody: it learns and is chosen as often as two.
     """
     log = data.log_until(data.cuts.valid)
     validation = data.validation(evaluate, metric_name=metric_name, seed=seed)
     assert params.t_star != "auto", "t* is resolved before anything is trained"
     active = validation.targets.history >= params.t_star
+    one = params.ablation == "one_rnn"
     judges = {
         TOGETHER: validation,
-        "inactive": validation.among(~active),
+        "inactive": validation if one else validation.among(~active),
         "active": validation.among(active),
     }
     fits: dict[Phase, Fit] = {}
@@ -142,7 +143,9 @@ def _trained(
     taught = replace(params, ablation="none") if params.ablation == "swap" else params
     for phase in PHASES:
         judge = judges.get(phase)
-        if _is_left_out(phase, params.ablation) or (judge is not None and not len(judge.targets)):
+        if judge is not None and not len(judge.targets):
+            continue
+        if phase == "active" and not _are_active_taught(log, params):
             continue
         trainer = RnnTrainer(
             log,
@@ -157,7 +160,7 @@ def _trained(
         fit(phase, trainer)
         model = trainer.finished_model()
     assert model is not None, "the first phase is never left out"
-    if params.ablation == "one_rnn" or model.config.ablation == params.ablation:
+    if model.config.ablation == params.ablation:
         return model
     if model.config.ablation == "one_rnn":  # no network learned alone
         model = parted(model, log, taught, embeddings=embeddings, seed=seed)
@@ -165,11 +168,12 @@ def _trained(
     return TwoTimeScale.from_arrays(config, model.to_arrays()).to(device)
 
 
-def _is_left_out(phase: Phase, ablation: Ablation) -> bool:
-    """One network has no phase of its own, and of static active users there is nothing to learn."""
-    if ablation == "one_rnn":
-        return phase != TOGETHER
-    return phase == "active" and ablation == "active_static"
+def _are_active_taught(log: LogUntil, params: TrainRnn) -> bool:
+    """Whether the active network learns: it is there, it moves, and somebody has more than t*
+    events to learn from."""
+    assert params.t_star != "auto", "t* is resolved before anything is trained"
+    there = params.ablation not in ("one_rnn", "active_static")
+    return there and bool((log.counts > params.t_star).any())
 
 
 def _curve(fits: Mapping[Phase, Fit]) -> list[dict[str, float | int | str | None]]:

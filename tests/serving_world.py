@@ -114,8 +114,12 @@ def make_memory(
     terms: tuple[str, ...] = TERMS,
     windows: tuple[float | None, ...] = (24.0, None),
     length: int = 12,
+    fitted: bool = True,
 ) -> Memory:
-    """A memory with random tables and numbers: three neighbours, which of some items are fewer."""
+    """A memory with random tables and numbers: three neighbours, which of some items are fewer.
+
+    One that is not `fitted` adds nothing.
+    """
     torch_rng = torch.Generator().manual_seed(seed)
     config = MemoryConfig(
         terms=terms,
@@ -143,7 +147,7 @@ def make_memory(
         memory.log_recent.copy_(-4.0 * torch.rand(memory.log_recent.shape, generator=torch_rng))
         own = [] if memory.own is None else memory.own.parameters()
         for parameter in (memory.network, memory.coefficients, memory.power, *own):
-            parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch_rng))
+            parameter.add_(fitted * 0.5 * torch.randn(parameter.shape, generator=torch_rng))
     return memory.eval()
 
 

@@ -7,15 +7,12 @@ import torch
 from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import Scorer
 from recsys_core.evaluation.targets import Targets
-from recsys_core.models.history_model import HistoryModel, gather_request_histories
+from recsys_core.models.history_model import LONGEST, HistoryModel, gather_request_histories
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import gather_own
 from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
-
-LONGEST = 1024
-"""Events of a history that a baseline reads."""
 
 
 def history_scorer(

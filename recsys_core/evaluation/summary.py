@@ -15,6 +15,7 @@ import pyarrow as pa
 from recsys_core.columns import (
     COHORT,
     HIGH,
+    HISTORY,
     LOW,
     METRIC,
     MODEL,
@@ -133,7 +134,10 @@ def differences(
 
 
 def ranks_table(ranked: list[Ranked], targets: Targets, cohorts: dict[str, Bool]) -> pa.Table:
-    """All ranks as RANKS: the models in the order given, each ordered by user and position."""
+    """All ranks as RANKS: the models in the order given, each ordered by user and position.
+
+    `history` is that of `targets`: how many events of known items the user had before.
+    """
     parts = []
     for one in ranked:
         of = targets.take(one.covered)
@@ -148,6 +152,7 @@ def ranks_table(ranked: list[Ranked], targets: Targets, cohorts: dict[str, Bool]
             if one.ranks.nll is not None
             else pa.nulls(len(of), pa.float32()),
             **{name: cohorts[name][one.covered] for name in ("active", "new_user", "known")},
+            HISTORY: of.history,
         }
         parts.append(pa.table(columns, schema=RANKS))
     return pa.concat_tables(parts)

@@ -4,9 +4,9 @@
 |---------------|--------------------------------------------------------------------------------|
 | none          | nothing                                                                        |
 | one_rnn       | the one network that the two begin as answers everybody from their last K      |
-|               | events: they are never parted                                                  |
-| active_static | gamma stays 0: an active user is the embedding that all their events imply;    |
-|               | item vectors are still fine-tuned for it (EDGE, arXiv 2112.07768)              |
+|               | events; its second phase is on everybody too                                   |
+| active_static | gamma stays 0: an active user is the embedding that all their events imply     |
+|               | (EDGE, arXiv 2112.07768)                                                       |
 | no_stage1     | item vectors begin at random, nobody is folded in, nothing is pulled back      |
 | swap          | trained as ever; each network answers the other group from their last K events |
 | learned_phi   | the free row of stage one instead of the fold-in: it was fitted on the very    |

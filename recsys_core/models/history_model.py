@@ -24,6 +24,11 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 
+LONGEST = 2048
+"""Events of a history that baselines and the memory read, the latest: a target of who has 100,000
+must not cost 100,000."""
+
+
 @dataclass(frozen=True)
 class RequestHistories:
     """The known events of each user before a request."""

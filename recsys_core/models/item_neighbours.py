@@ -39,9 +39,11 @@ class ItemNeighboursSettings:
 
 GRID = tuple(
     ItemNeighboursSettings(
-        shrink=shrink, balance=balance, breadth=0.5, neighbours=200, recency=recency, latest=512
+        shrink=shrink, balance=balance, breadth=breadth, neighbours=200, recency=recency, latest=512
     )
-    for shrink, balance, recency in product((5.0, 15.0), (0.4, 0.6), (0.5, 1.0, 2.0))
+    for shrink, balance, breadth, recency in product(
+        (2.0, 10.0), (0.3, 0.5), (0.0, 0.5), (0.5, 1.0, 2.0, 4.0)
+    )
 )
 
 

@@ -45,7 +45,7 @@ class LinearItemsSettings:
 
 GRID = tuple(
     LinearItemsSettings(l2=l2, recency=recency, latest=1024)
-    for l2, recency in product((10.0, 30.0, 100.0, 300.0, 1000.0), (0.0, 0.5, 1.0))
+    for l2, recency in product((10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0), (0.0, 0.5, 1.0, 2.0))
 )
 TRANSITION_GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Weights of transitions beside EASE."""

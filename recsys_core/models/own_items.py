@@ -1,12 +1,12 @@
-"""The different items of a user's whole history, the latest first, and numbers of each.
+"""The different items of a user's history, the latest first, and numbers of each.
 
     history   4 9 9 2 4 9        own_items   9 4 2 0        0 where there are no more
                                  ago         0 1 2 0        later events than the latest one of it
                                  count       3 2 1 0
 
 A moment is one timestamp: the events of one basket share theirs. All numbers are of known items
-(`models.requests.known_events`). Everybody's events are read once, so that the graph reads a few
-items of who has 10,000 events; counting them is a sort.
+(`models.requests.known_events`). Of each history the latest `LONGEST` events are read; counting
+them is a sort, and the graph reads a few items of whoever has thousands.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-from recsys_core.models.history_model import blocks_of
+from recsys_core.models.history_model import LONGEST, blocks_of
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -74,9 +74,11 @@ def gather_own(events: Events, *, user_idx: Int64, history: Int64, most: int) ->
         nothing = np.zeros((len(user_idx), 0), dtype=np.int64)
         return Own(nothing, np.zeros((*nothing.shape, len(ITEM_NUMBERS)), np.float32), user_numbers)
     parts = []
+    stop = events.offsets[user_idx] + history
+    history = np.minimum(history, LONGEST)
     for block in blocks_of(history + 1, most=EVENTS_AT_ONCE):
         row, column, item, numbers, user_numbers[block] = _own_of(
-            events, user_idx[block], history[block]
+            events, stop[block] - history[block], history[block]
         )
         kept = column < most
         parts.append((row[kept] + block.start, column[kept], item[kept], numbers[kept]))
@@ -93,14 +95,17 @@ def gather_own(events: Events, *, user_idx: Int64, history: Int64, most: int) ->
 
 
 def _own_of(
-    events: Events, user_idx: Int64, history: Int64
+    events: Events, start: Int64, history: Int64
 ) -> tuple[Int64, Int64, Int64, Float32, Float32]:
-    """Each different item (E,) with its row, its place there and its numbers; those of users."""
-    offsets = np.zeros(len(user_idx) + 1, dtype=np.int64)
+    """Each different item (E,) with its row, its place there and its numbers; those of users.
+
+    Read are `history` (B,) rows of the log from `start` (B,) on.
+    """
+    offsets = np.zeros(len(start) + 1, dtype=np.int64)
     np.cumsum(history, out=offsets[1:])
-    row = np.repeat(np.arange(len(user_idx)), history)  # (H,)
+    row = np.repeat(np.arange(len(start)), history)  # (H,)
     place = np.arange(len(row)) - offsets[row]  # (H,) from 0 of each user
-    log_row = events.offsets[user_idx][row] + place
+    log_row = start[row] + place
     item = np.asarray(events.item_idx[log_row], dtype=np.int64)
     timestamp = np.asarray(events.timestamp[log_row], dtype=np.int64)
     ago = history[row] - 1 - place  # (H,)

@@ -7,7 +7,7 @@
 
 The window is the latest min(n, K) events, and so bounded is the fold-in: who has K events costs
 what who has 10,000 does. The memory beside the networks reads the different items of
-everybody's whole history, the latest first, with how often and how lately each occurred
+everybody's history, the latest first, with how often and how lately each occurred
 (`models/own_items.py`).
 
 An ablation (`models/ablations.py`) changes who is answered by which network, from what.

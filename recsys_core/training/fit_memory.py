@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys_core.data.events import Events
+from recsys_core.errors import ModelError
 from recsys_core.evaluation.ranks import seen_items
 from recsys_core.evaluation.targets import Targets
 from recsys_core.models.memory import Memory
@@ -93,6 +94,11 @@ def fit_memory(
             optimiser.step()
             schedule.step()
             losses += float(loss.detach()) * len(of_queries)
+        if not np.isfinite(losses):
+            raise ModelError(
+                f"train_memory: the loss is {losses} after epoch {epoch}; the networks' logits "
+                "must be finite: lower the learning rates of train_rnn in params.yaml"
+            )
         yield EpochOfMemory(epoch, epochs, losses / len(order))
 
 

@@ -86,7 +86,7 @@ class RnnTrainer:
         self.phase = phase
         if after is None:
             begun = initial_model(log, params, embeddings=embeddings, seed=seed, together=True)
-        elif after.config.ablation == "one_rnn":
+        elif after.config.ablation == "one_rnn" != params.ablation:
             begun = parted(after, log, params, embeddings=embeddings, seed=seed)
         else:
             begun = after
@@ -156,7 +156,7 @@ class RnnTrainer:
         """What is learned from in one epoch, by the network that learns it."""
         counts, window, lead = self._counts, self._params.window, self._params.lead
         t_star = self.model.config.t_star
-        if self.phase == TOGETHER:
+        if self.phase == TOGETHER or self._params.ablation == "one_rnn":
             return {"inactive": windows_of_all(counts, window=window, lead=lead, rng=rng)}
         if self.phase == "inactive":
             return {"inactive": inactive_windows(counts, t_star=t_star)}
@@ -225,8 +225,9 @@ class RnnTrainer:
 
     def finished_model(self) -> TwoTimeScale:
         """The model with the item table as it is now, ready to predict."""
-        values = self._items.values.detach()
-        self.model.set_items(values[:, :-1], values[:, -1])
+        if self._params.finetune_items:
+            values = self._items.values.detach()
+            self.model.set_items(values[:, :-1], values[:, -1])
         return self.model.eval()
 
     def _network_weights(self) -> dict[str, Tensor]:

@@ -65,6 +65,7 @@ class _FullSoftmax(torch.autograd.Function):
         share = weights / len(weights)  # (N,)
         of_vectors = torch.empty_like(vectors)
         of_table, of_bias = torch.zeros_like(table), torch.zeros_like(bias)
+        learns_table = ctx.needs_input_grad[2]  # type: ignore[attr-defined]
         loss = torch.zeros((), device=vectors.device, dtype=vectors.dtype)
         for first in range(0, len(vectors), rows):
             part = slice(first, first + rows)
@@ -79,8 +80,9 @@ class _FullSoftmax(torch.autograd.Function):
             # d loss / d logits = share * (p - 1 at the target)
             wanted.scatter_add_(1, target[part].unsqueeze(1), -share[part].unsqueeze(1))
             of_vectors[part] = wanted @ real
-            of_table[1:] += wanted.T @ vectors[part]
-            of_bias[1:] += wanted.sum(0)
+            if learns_table:
+                of_table[1:] += wanted.T @ vectors[part]
+                of_bias[1:] += wanted.sum(0)
         ctx.save_for_backward(of_vectors, of_table, of_bias)
         return loss
 

@@ -41,11 +41,14 @@ class SoftmaxObjective:
         self.table = DenseTable(values.clone(), learning_rate=params.learning_rate_items)
         self._anchor = values
         self._pull = params.item_pull if params.finetune_items else 0.0
+        self._learns = params.finetune_items
         self._item_rows = item_rows
 
     def loss(self, batch: Batch, queries: Queries, draws: torch.Generator) -> Tensor:  # noqa: ARG002 (one call for both objectives)
         """The weighted mean loss of a batch. ()"""
-        values, device = self.table.values, batch.target.device
+        device = batch.target.device
+        # a table that stands still has no gradient: a third of the work
+        values = self.table.values if self._learns else self.table.values.detach()
         table = self._item_rows(values[:, :-1])  # (V + 1, D)
         vectors = queries(torch.nn.functional.embedding(batch.items, table))  # (N, D)
         with _bfloat16(device):

@@ -162,7 +162,7 @@ class Fitting:
         both = memory_scorer(model, memory, self.queries, self.known, validation.targets)
         return {
             "networks": validation.metric_of_scorer(alone),
-            "networks_and_memory": validation.metric_of_scorer(both),
+            "networks_and_memory_fitted_on_it": validation.metric_of_scorer(both),
         }
 
     @property

@@ -26,10 +26,11 @@ from recsys_core.tables import (
     write_events,
     write_table,
 )
+from tasks.memory_files import write_memory
 from tasks.model_files import write_model
 from tasks.stages.evaluate import run
 from tests.event_rows import HOUR, events_of, random_rows
-from tests.serving_world import make_model
+from tests.serving_world import make_memory, make_model
 from tests.small_logs import contents
 
 N_KNOWN = 20
@@ -83,6 +84,7 @@ def workspace(
     )
     write_table(layout.item_vocabulary, vocabulary, ITEM_VOCABULARY)
     write_model(layout.stage("train_rnn"), make_model(n_items=n_items))
+    write_memory(layout.stage("train_memory"), make_memory(n_items=n_items, terms=(), fitted=False))
     return layout
 
 
@@ -297,6 +299,8 @@ def test_no_targets_are_said(tmp_path):
 def test_train_only_ranks_the_same_targets_by_what_was_fitted_before_validation(tmp_path):
     layout = workspace(tmp_path)
     write_model(layout.stage("train_rnn") / "until_valid", make_model(n_items=N_KNOWN, seed=2))
+    nothing = make_memory(n_items=N_KNOWN, terms=(), fitted=False)
+    write_memory(layout.stage("train_memory") / "until_valid", nothing)
     run(layout=layout, evaluate=replace(PARAMS, train_only=True), first_metric="mrr@5", seed=7)
     ranks = read_table(layout.ranks, RANKS).to_pandas()
     names = ["two_time_scale", "transitions", "recent_popularity", "popularity"]

@@ -98,7 +98,7 @@ def test_what_is_remembered_is_worth_much_more_than_a_random_network(fitted: Lay
     report = read_json(fitted.report("train_memory"))
     metrics = report["validation mrr@20"]
     assert metrics["networks"] < 0.3
-    assert metrics["networks_and_memory"] > 0.8
+    assert metrics["networks_and_memory_fitted_on_it"] > 0.8
     assert report["loss"][-1] < report["loss"][0]
     assert len(report["loss"]) == -(-400 // 35), "350 targets, ten at a time"
     assert set(report["coefficients"]) == {
@@ -177,7 +177,7 @@ def test_without_terms_the_networks_stand_alone(tmp_path: Path) -> None:
     report = read_json(layout.report("train_memory"))
     assert report["loss"] == []
     metrics = report["validation mrr@20"]
-    assert metrics["networks"] == metrics["networks_and_memory"]
+    assert metrics["networks"] == metrics["networks_and_memory_fitted_on_it"]
     assert list(report["coefficients"]) == ["networks"]
     assert memories(layout)["test"].network.tolist() == [1, 0, 0]
 

@@ -26,6 +26,12 @@ from tests.serving_world import MINUTE, START, make_model
 from tests.small_logs import REPOSITORY, contents
 
 STAGES = ("train_embeddings", "train_rnn")
+PHASES = {
+    "train_embeddings": ("select", "refit"),
+    "train_rnn": ("select-together", "refit-together"),
+}
+"""The first phases in which a stage chooses its epochs, and fits with that choice."""
+
 EPOCHS = 5
 SMALLER = {
     "train_embeddings": {
@@ -94,7 +100,7 @@ def run_to_the_end(layout: Layout, stage: str) -> list[tuple[str, int]]:
     process = start(layout, stage)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    ends = re.findall(r"phase=(\w+) epoch=(\d+)/\d+ events=(\d+)/(\d+)", said)
+    ends = re.findall(r"phase=([\w-]+) epoch=(\d+)/\d+ events=(\d+)/(\d+)", said)
     return [(phase, int(epoch)) for phase, epoch, done, total in ends if done == total]
 
 
@@ -134,8 +140,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dic
     chosen = {}
     for stage in STAGES:
         epochs = run_to_the_end(layout, stage)
-        chosen[stage] = sum(phase == "refit" for phase, _ in epochs)
-        assert epochs[:EPOCHS] == [("select", epoch) for epoch in range(1, EPOCHS + 1)]
+        choosing, fitting = PHASES[stage]
+        chosen[stage] = sum(phase == fitting for phase, _ in epochs)
+        assert epochs[:EPOCHS] == [(choosing, epoch) for epoch in range(1, EPOCHS + 1)]
         assert chosen[stage] >= 3, "the metric rises over several epochs"
     return layout, chosen
 
@@ -149,11 +156,18 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
     layout = make_workspace(tmp_path)
     if stage == "train_rnn":
         shutil.copytree(whole.stage("train_embeddings"), layout.stage("train_embeddings"))
-    kill_after(layout, stage, phase="select", epoch=2)
-    kill_after(layout, stage, phase="refit", epoch=2)
+    choosing, fitting = PHASES[stage]
+    kill_after(layout, stage, phase=choosing, epoch=2)
+    if stage == "train_rnn":
+        kill_after(layout, stage, phase="select-inactive", epoch=2)
+        kill_after(layout, stage, phase="select-active", epoch=1)
+    kill_after(layout, stage, phase=fitting, epoch=2)
     epochs = run_to_the_end(layout, stage)
-    assert all(phase == "refit" and epoch >= 2 for phase, epoch in epochs), epochs
-    assert len(epochs) < chosen[stage]
+    first, number = epochs[0]
+    assert first == fitting, epochs
+    assert number >= 2, epochs
+    assert all(phase.startswith("refit") for phase, _ in epochs), epochs
+    assert sum(phase == fitting for phase, _ in epochs) < chosen[stage]
     assert results(layout, stage) == results(whole, stage)
     assert not (layout.checkpoints / stage).exists(), "checkpoints are forgotten at the end"
 

@@ -102,7 +102,8 @@ def test_what_leaks_says_so_and_is_not_exported(layout: Layout) -> None:
         ({"t_star": "some"}, "auto"),
         ({"rho": 1.0}, "rho is 1.0"),
         ({"ablation": "all"}, "one_rnn"),
-        ({"other_group": 1.5}, "other_group is 1.5"),
+        ({"apart_rate": 0.0}, "apart_rate is 0.0"),
+        ({"max_epochs_apart": -1}, "max_epochs_apart is -1"),
     ],
 )
 def test_wrong_values_are_refused(layout: Layout, change: dict[str, object], message: str) -> None:

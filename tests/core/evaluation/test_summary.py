@@ -127,3 +127,4 @@ def test_both_tables_keep_their_contracts():
     assert table.column("nll").null_count == 1 + 4
     assert table.column("active").to_pylist()[-2:] == [True, True]
     assert table.column("known").to_pylist()[:4] == [True, True, True, False]
+    assert table.column("history").to_pylist()[:4] == TARGETS.history.tolist()

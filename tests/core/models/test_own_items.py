@@ -123,6 +123,17 @@ def test_blocks_of_users_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(parts.user_numbers, whole.user_numbers)
 
 
+def test_of_a_long_history_the_latest_events_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    log = [[(int(item), 1) for item in rng.integers(1, 9, length)] for length in (40, 3, 12)]
+    monkeypatch.setattr(own_items, "LONGEST", 12)
+    bounded = gathered(log, [40, 3, 12], most=4)
+    latest = gathered([events[-12:] for events in log], [12, 3, 12], most=4)
+    np.testing.assert_array_equal(bounded.items, latest.items)
+    np.testing.assert_array_equal(bounded.numbers, latest.numbers)
+    np.testing.assert_array_equal(bounded.user_numbers, latest.user_numbers)
+
+
 def test_nothing_is_read_where_nothing_is_remembered() -> None:
     own = gathered([[(1, 0), (2, 1)], [(3, 0)]], [2, 1], most=0)
     assert own.items.shape == (2, 0)

@@ -8,6 +8,7 @@ import pytest
 
 from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
+from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
 from recsys_core.serving import engine as engine_module
@@ -53,7 +54,7 @@ def events() -> Events:
 def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
     """Scores of all items by model and memory in torch, (N, V + 1): the truth of these tests.
 
-    Each user is asked for alone, with as many remembered items as there are.
+    Each user is asked for alone, with as many own items as there are.
     """
     import torch
 
@@ -62,14 +63,14 @@ def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
     for user in user_idx:
         history = np.diff(events.offsets)[[user]]
         vectors = user_vectors(model, events, user_idx=np.array([user]), history=history)
-        of_user = events.item_idx[events.offsets[user] : events.offsets[user + 1]]
-        latest = np.zeros((1, max(2, len(of_user))), dtype=np.int64)
-        latest[0, : len(of_user)] = of_user[::-1]
+        own = gather_own(
+            events, user_idx=np.array([user]), history=history, most=memory.config.length
+        )
         with torch.inference_mode():
             logits = torch.from_numpy(vectors) @ model.item_vectors.T + model.item_bias
             active = torch.from_numpy(history >= model.config.t_star)
-            latest = torch.from_numpy(latest[:, : memory.config.length])
-            both = memory(logits, latest, active, torch.from_numpy(history))
+            inputs = (own.items, own.numbers, own.user_numbers)
+            both = memory(logits, active, *(torch.from_numpy(array) for array in inputs))
         scores.append(both.numpy())
     scored = np.concatenate(scores)
     scored[:, 0] = -np.inf
@@ -216,6 +217,7 @@ def test_batches_shrink_with_what_the_memory_looks_up(
     assert engine.max_batch == 3
     bare = replace(engine.bundle, looked_up=0)
     monkeypatch.setattr(engine, "bundle", bare)
+    monkeypatch.setattr(engine_module, "LOOKED_UP_AT_ONCE", engine_module.MAX_BATCH)
     assert engine.max_batch == engine_module.MAX_BATCH, "a memory without terms looks up nothing"
 
 

@@ -202,7 +202,11 @@ def test_rows_that_come_again_are_counted(tmp_path: Path) -> None:
     ("path", "changes", "said"),
     [
         ("params.yaml", {"colour": "red"}, "params.yaml: colour: Extra inputs"),
-        ("params.yaml", {"sessionize": {"ties": "first", "memory_mb": "much"}}, "params.yaml: sessionize.memory_mb"),
+        (
+            "params.yaml",
+            {"sessionize": {"ties": "first", "memory_mb": "much"}},
+            "params.yaml: sessionize.memory_mb",
+        ),
         ("params.yaml", {"validate": None}, "params.yaml: validate: Input should be"),
         ("params.yaml", None, "params.yaml: no such file"),
         ("datasets/small.yaml", {"colour": "red"}, "datasets/small.yaml: colour: Extra inputs"),

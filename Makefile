@@ -7,12 +7,17 @@ STAMP := $(VENV)/.installed
 
 SIZES ?= 100000 1000000 10000000
 REPEATS ?= 3
+ROW ?= gts-ml100k
+SEED ?= 1
+CHANGE = $(if $(ABLATION),--ablation $(ABLATION)) $(if $(VARIANT),--variant $(VARIANT)) \
+	$(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
+RECTOOLS_PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz lint bench format deps lock clean
+.PHONY: help setup run test fuzz lint bench bench-train bench-quality bench-merge format deps lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with every version of requirements.lock
 
@@ -40,6 +45,17 @@ bench: $(STAMP) ## measure speed and memory and write docs/performance.md; SIZES
 	$(BIN)/python -m benchmarks.sessionize --events $(SIZES) --repeats $(REPEATS)
 	$(BIN)/python -m benchmarks.pipeline --sizes $(SIZES) --repeats $(REPEATS)
 	$(BIN)/python -m benchmarks.report
+
+bench-train: $(STAMP) ## measure training beside its peers, into docs/performance.md; RECTOOLS_PYTHON= one that has rectools[torch]
+	$(BIN)/python -m benchmarks.train_speed --repeats $(REPEATS) --peer-python "$(RECTOOLS_PYTHON)"
+	$(BIN)/python -m benchmarks.report
+
+bench-quality: $(STAMP) ## run one row of docs/results.md, ROW=gts-ml100k SEED=1, ABLATION= or VARIANT= of the row; where interrupted, the same line goes on
+	$(BIN)/python -m benchmarks.quality --row $(ROW) --seed $(SEED) $(CHANGE)
+
+bench-merge: $(STAMP) ## merge the seeds that were run, and write docs/results.md
+	$(BIN)/python -m benchmarks.quality_merge
+	$(BIN)/python -m benchmarks.results
 
 format: $(STAMP) ## let ruff mend and format the code
 	$(BIN)/ruff check --fix

@@ -76,6 +76,7 @@ STEPS = (
     Step("sessionize", "events"),
     Step("train_embeddings", "events"),
     Step("train_rnn", "events"),
+    Step("train_memory", None),
     Step("evaluate", "targets"),
     Step("refit", None),
     Step("export_onnx", None),

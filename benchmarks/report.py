@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.step_table import HEADERS, NOT_KNOWN, table_rows
+from benchmarks.train_table import HEADERS as TRAINING_HEADERS
+from benchmarks.train_table import table_rows as training_rows
 from recsys_core.artifacts import atomic_path, read_json
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -21,6 +23,7 @@ machine that does nothing else (the largest log takes an hour or more):
 ```
 make bench                                    # all sizes, then this page
 make bench SIZES="100000 1000000" REPEATS=1   # minutes
+make bench-train                              # training beside its peers: three quarters of an hour
 ```
 
 Seconds are those of one machine; ratios, and how cost grows from size to size, say more. Memory is
@@ -53,13 +56,44 @@ is the median over rounds. The goals, at 10,000,000 events: at least 1,500,000 e
 of time / bare, and no more per event than at 1,000,000.
 """
 
+TRAINING = """
+## Training, beside a plain loop and a public peer
+
+`make bench-train`. Every training is a fresh process, one after the other, all of them once a
+round, on the same threads and the same training events: those before the validation period of the
+rows `loo-ml1m` and `day-globo` of docs/results.md. Each has item vectors and a hidden state of the
+same width, one layer, dropout .2, the same window, and batches of the same number of places,
+padding included.
+
+- **gru, lstm, lru** are stage two's first phase, as the stage runs it: block shell, AdamW,
+  clipping, batches of windows of similar length. **nn.GRU, plain loop** is an embedding, one
+  `nn.GRU` and the embedding once more as the output layer: windows in random order, padded to the
+  longest of the batch; full cross-entropy at the real targets alone; Adam. **SASRec of RecTools**
+  (one block, one head) trains by its own `fit`, in an environment of its own.
+- **events/s** are targets learned a second within epochs, the first batches left out; the median of
+  the runs. **/ plain GRU** is that over the plain loop's on the same log; its equal in objective is
+  gru with the softmax.
+- **multiply-adds** of a target are those of the matrix products, forward and backward, counted by
+  the formula in `benchmarks/training_work.py`; **share of sgemm** is how many of them there were a
+  second, over those of a large product of two square matrices on the same threads.
+- **negatives** of a sampled loss, the number behind its name, are shared by a batch here; the peer
+  draws its own for each target.
+"""
+
+NO_PEER = (
+    "- SASRec of RecTools was not measured: no interpreter that has it was given "
+    "(`RECTOOLS_PYTHON`; it pins older versions of NumPy and pandas, so it needs an environment of "
+    "its own)."
+)
+
 NOT_MEASURED = "\nNot measured yet.\n"
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page for what was measured, by the name of the benchmark; what is missing says so."""
     steps, sessionize = _pipeline(results.get("pipeline")), _sessionize(results.get("sessionize"))
-    return HEAD + PIPELINE + steps + SESSIONIZE + sessionize
+    training = _training(results.get("training"))
+    return HEAD + PIPELINE + steps + SESSIONIZE + sessionize + TRAINING + training
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -108,14 +142,47 @@ def _sessionize(found: Mapping[str, Any] | None) -> str:
     return f"\n{_circumstances(found)}\n\n{_markdown(headers, rows)}"
 
 
+def _training(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return NOT_MEASURED
+    product, catalogue = found["product"], found["catalogue"]
+    peer = {str(row["versions"]): row["versions"] for row in found["rows"] if row["versions"]}
+    within = "below" if catalogue["peak_mb"] < catalogue["limit_mb"] else "NOT below"
+    facts = [
+        _circumstances(found),
+        f"- Width {found['width']}; {found['seconds']:g} seconds of each run at least; threads of "
+        f"PyTorch: {product['threads']}; device: {found['rows'][0]['device']}; sgemm of "
+        f"{product['size']:,}: {product['multiply_adds_per_second'] / 1e9:,.1f}e9 multiply-adds a "
+        "second.",
+        *(
+            f"- {log['log']}: {log['events']:,} training events of {log['users']:,} users, "
+            f"{log['items']:,} items; window {log['window']}, batches of {log['batch']:,} places."
+            for log in found["logs"]
+        ),
+        *(f"- The peer: {_versions(versions)}." for versions in peer.values()),
+        *([] if found["peer"] else [NO_PEER]),
+    ]
+    last = (
+        f"A catalogue of {catalogue['items']:,} items on a CPU, {catalogue['model']} with "
+        f"{catalogue['loss']}: one epoch of {catalogue['events']:,} events (at least "
+        f"{catalogue['steps_at_least']:,} batches), its validation and its checkpoint held "
+        f"{catalogue['peak_mb']:,} MB at most, {within} the bound of {catalogue['limit_mb']:,} MB."
+    )
+    table = _markdown(TRAINING_HEADERS, training_rows(found))
+    return "\n" + "\n".join(facts) + f"\n\n{table}\n{last}\n"
+
+
 def _circumstances(found: Mapping[str, Any]) -> str:
     machine, versions = found["machine"], found["versions"]
     changed = ", with changes that were not committed" if found["changed_since"] else ""
-    packages = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
     return (
         f"- {machine['cpus']} CPUs of {machine['cpu']}, {machine['memory_gib']} GiB, "
-        f"{machine['system']}; commit {found['commit'][:10]}{changed}; {packages}."
+        f"{machine['system']}; commit {found['commit'][:10]}{changed}; {_versions(versions)}."
     )
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
 
 
 def _code(texts: Sequence[str]) -> str:

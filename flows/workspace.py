@@ -21,7 +21,7 @@ from recsys_core.artifacts import atomic_path, write_json
 from recsys_core.config import Params, check_params, read_yaml
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
-from tasks.clock import check_clock
+from tasks.clock import Clock, check_clock
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MARK = "workspace.json"
@@ -226,10 +226,11 @@ def _check_card(params: Params, checkout: Path) -> None:
         )
     card = read_card(path)
     check_clock(
-        card.time.kind,
+        Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,
         train_embeddings=params.train_embeddings,
         train_rnn=params.train_rnn,
+        train_memory=params.train_memory,
         evaluate=params.evaluate,
         gate=params.gate,
     )

@@ -24,6 +24,7 @@ that no column of a log can be taken for one of ours."""
 
 MODEL = "model"
 POSITION = "position"
+HISTORY = "history"
 TARGET = "target"
 RANK = "rank"
 TIES = "ties"

@@ -11,9 +11,11 @@ from recsys_core.errors import ConfigError
 from recsys_core.sections import (
     DaysSplit,
     Evaluate,
+    EventsSplit,
     ExportOnnx,
     Gate,
     Ingest,
+    LeaveOneOutSplit,
     Publish,
     QuantileSplit,
     Refit,
@@ -22,6 +24,7 @@ from recsys_core.sections import (
     Sessionize,
     Snapshot,
     TrainEmbeddings,
+    TrainMemory,
     TrainRnn,
     Validate,
 )
@@ -37,13 +40,16 @@ class Params(BaseModel):
 
     seed: int
     first_metric: str
-    split: Annotated[DaysSplit | QuantileSplit, Field(discriminator="kind")]
+    split: Annotated[
+        DaysSplit | QuantileSplit | EventsSplit | LeaveOneOutSplit, Field(discriminator="kind")
+    ]
     snapshot: Snapshot
     ingest: Ingest
     validate_: Validate = Field(alias="validate")
     sessionize: Sessionize
     train_embeddings: TrainEmbeddings
     train_rnn: TrainRnn
+    train_memory: TrainMemory
     evaluate: Evaluate
     refit: Refit
     export_onnx: ExportOnnx
@@ -56,10 +62,11 @@ class Params(BaseModel):
     def _first_metric_is_evaluated(self) -> "Params":
         name, _, cutoff = self.first_metric.partition("@")
         known = name in ("recall", "mrr", "ndcg") and cutoff.isdigit()
-        if not known or int(cutoff) not in self.evaluate.cutoffs:
+        at_a_cutoff = known and int(cutoff) in self.evaluate.cutoffs
+        if not at_a_cutoff and self.first_metric != "mrr":
             raise ValueError(
                 f"first_metric is {self.first_metric!r}, it must be recall@k, mrr@k or ndcg@k "
-                f"with k one of {self.evaluate.cutoffs}"
+                f"with k one of {self.evaluate.cutoffs}, or mrr"
             )
         return self
 
@@ -78,6 +85,11 @@ class Params(BaseModel):
             raise ValueError(
                 "gate.floor is recent_popularity, but evaluate.recent_hours is empty; "
                 "set gate.floor to popularity, or name hours"
+            )
+        if self.gate.floor not in self.evaluate.baselines:
+            raise ValueError(
+                f"gate.floor is {self.gate.floor}, which evaluate.baselines does not name; name "
+                "it there, or set gate.floor to one that stands there"
             )
         return self
 

@@ -9,6 +9,7 @@ STAGES = (
     "sessionize",
     "train_embeddings",
     "train_rnn",
+    "train_memory",
     "evaluate",
     "refit",
     "export_onnx",

@@ -73,7 +73,50 @@ class QuantileSplit:
         _share(self, "share")
 
 
-SplitParams = DaysSplit | QuantileSplit
+@dataclass(frozen=True)
+class EventsSplit:
+    """The `shares` of the events, in the order of time and row, that are train, validation, test.
+
+    The cuts fall between two rows, also where these have one time.
+    """
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["events"]
+    shares: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):
+            raise ValueError(
+                f"shares is {list(self.shares)}, it must be three numbers above 0 that add up to 1"
+            )
+
+
+@dataclass(frozen=True)
+class LeaveOneOutSplit:
+    """Each user's last event is test, the one before it validation; it looks ahead."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["leave_one_out"]
+
+
+TimeSplit = DaysSplit | QuantileSplit
+SplitParams = TimeSplit | EventsSplit | LeaveOneOutSplit
+TargetKind = Literal["successive", "last", "session", "basket"]
+BaselineName = Literal[
+    "popularity",
+    "recent_popularity",
+    "transitions",
+    "item_knn",
+    "ease",
+    "ease_transitions",
+    "user_knn",
+    "stan",
+    "own_recent",
+    "own_recent_transitions",
+    "own_frequent",
+    "personal_frequency",
+    "repeat_last",
+]
 
 
 @dataclass(frozen=True)
@@ -112,9 +155,12 @@ class Validate:
 
 @dataclass(frozen=True)
 class Sessionize:
-    """`memory_mb` is what DuckDB may hold before it spills to disk."""
+    """`ties`: events of one user at one time follow each other in the order of their rows
+    (`first`), or the other way round (`last`), to see how much hangs on that order. `memory_mb` is
+    what DuckDB may hold before it spills to disk."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
+    ties: Literal["first", "last"]
     memory_mb: int
 
     def __post_init__(self) -> None:
@@ -145,39 +191,67 @@ class TrainEmbeddings:
             _positive(self, "half_life_days")
 
 
+Ablation = Literal["none", "one_rnn", "active_static", "no_stage1", "swap", "learned_phi"]
+"""A part taken away from the two time scales, to see what it is worth; `models/ablations.py`."""
+
+
 @dataclass(frozen=True)
 class TrainRnn:
-    """Stage two. `t_star` and `window` (K) count events; `item_pull` is the L2 pull of item vectors
-    to stage one; `time_dim` 0 leaves the time between events out of what is read."""
+    """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
+    on one more event moves a user's embedding by at most `rho` of what the first ones did
+    (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
+    target; `time_dim` 0 leaves the time between events out of what is read; `temperature` is of the
+    score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
+    vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
+    `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are of the epochs after one
+    network has become two (`training/fit_rnn.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
-    t_star: int
+    t_star: int | Literal["auto"]
+    rho: float
+    ablation: Ablation
     window: int
+    lead: float
+    backbone: Literal["gru", "lstm", "lru"]
     hidden: int
+    depth: int
+    ffn: int
     time_dim: int
+    score: Literal["dot", "cosine"]
+    temperature: float
     dropout: float
+    embedding_dropout: float
     gamma: float
     finetune_items: bool
     item_pull: float
     batch: int
+    loss: Literal["softmax", "sampled_softmax", "bpr_max"]
     negatives: int
     sampling_power: float
+    score_penalty: float
     learning_rate_inactive: float
     learning_rate_active: float
     learning_rate_items: float
+    warmup: float
     rate_decay: float
+    weight_decay: float
     grad_clip: float
     half_life_days: float | None
     max_epochs: int
+    max_epochs_apart: int
+    apart_rate: float
     patience: int
 
     def __post_init__(self) -> None:
-        _positive(self, "t_star", "window", "hidden", "batch", "negatives", "grad_clip")
+        if self.t_star != "auto":
+            _positive(self, "t_star")
+        _positive(self, "rho", "window", "hidden", "depth", "ffn", "temperature", "batch")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
-        _positive(self, "rate_decay")
-        _positive(self, "max_epochs", "patience")
-        _share(self, "dropout")
-        _not_negative(self, "time_dim", "gamma", "item_pull")
+        _positive(self, "negatives", "rate_decay", "grad_clip")
+        _positive(self, "max_epochs", "apart_rate", "patience")
+        _not_negative(self, "max_epochs_apart")
+        _share(self, "rho", "lead", "dropout", "embedding_dropout", "warmup")
+        _not_negative(self, "time_dim", "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
         if self.window < 2:
             raise ValueError(f"window is {self.window}, it must be at least 2")
@@ -185,14 +259,68 @@ class TrainRnn:
             _positive(self, "half_life_days")
 
 
+MemoryTerm = Literal["own", "next", "similar", "recent"]
+"""What a memory adds to the networks' logits; see `models/memory.py`."""
+
+
 @dataclass(frozen=True)
-class Evaluate:
-    """`recent_hours` are the windows that the baselines may choose from on validation; without any
-    there is no recent popularity, and transitions are counted over the whole log."""
+class TrainMemory:
+    """The memory beside the networks; without `terms` there is none. `length` counts the own items
+    of a user that are remembered, `next_length` and `similar_length` those whose successors and
+    similar items are looked up. `windows` are hours before the cut in which successors and
+    popularity are counted, null the whole log. Similar items are those of the best on validation
+    of item-item models: ease with each of the ridges `similar_ease`, where the catalogue is not
+    too large for it, and item_knn with each of the shrinkages `similar_item_knn`. `targets` is how
+    many of the validation period the numbers are fitted on, in `steps` steps at least."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
+    terms: tuple[MemoryTerm, ...]
+    length: int
+    next_length: int
+    similar_length: int
+    neighbours: int
+    hidden: int
+    windows: tuple[float | None, ...]
+    similar_ease: tuple[float, ...]
+    similar_item_knn: tuple[float, ...]
+    targets: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "length", "next_length", "similar_length", "neighbours", "hidden")
+        _positive(self, "targets", "steps")
+        for name in ("terms", "windows", "similar_ease", "similar_item_knn"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} is {list(values)}, it must name each once")
+        if not self.windows:
+            raise ValueError("windows is empty, it must name at least one; null is the whole log")
+        if not all(hours is None or 0 < hours <= LARGEST for hours in self.windows):
+            raise ValueError("windows must be numbers of hours greater than 0, or null")
+        if not all(0 < l2 <= LARGEST for l2 in self.similar_ease):
+            raise ValueError("similar_ease must be ridges greater than 0")
+        if not all(0 <= shrink <= LARGEST for shrink in self.similar_item_knn):
+            raise ValueError("similar_item_knn must be shrinkages of at least 0")
+        if "similar" in self.terms and not self.similar_item_knn:
+            raise ValueError(
+                "similar_item_knn is empty, it must name a shrinkage for catalogues that are too "
+                "large for ease; or take similar out of terms"
+            )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """`targets` says what is asked for, in validation too. `train_only` also ranks by what was
+    fitted before the validation period. `evaluation/baselines.py` says what the `baselines` are.
+    `recent_hours` are the windows that they may choose from on validation; without any there is no
+    recent popularity, and transitions are counted over the whole log."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    targets: TargetKind
     cutoffs: tuple[int, ...]
     seen_filter: bool
+    train_only: bool
+    baselines: tuple[BaselineName, ...]
     recent_hours: tuple[float, ...]
     bootstrap_draws: int
     batch: int
@@ -201,6 +329,8 @@ class Evaluate:
         _positive(self, "bootstrap_draws", "batch")
         if not self.cutoffs:
             raise ValueError("cutoffs is empty, it must name at least one")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines is {list(self.baselines)}, it must name each once")
         numbers = (*self.recent_hours, *self.cutoffs)
         if not all(0 < number <= LARGEST for number in numbers):
             raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")

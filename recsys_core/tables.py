@@ -20,6 +20,7 @@ from recsys_core.columns import (
     EVENT_TYPE,
     FIRST_TIMESTAMP,
     HIGH,
+    HISTORY,
     ITEM_ID,
     ITEM_IDX,
     LOW,
@@ -99,6 +100,7 @@ RANKS = pa.schema(
         _required("active", pa.bool_()),
         _required("new_user", pa.bool_()),
         _required("known", pa.bool_()),
+        _required(HISTORY, pa.int32()),
     ]
 )
 """One row per model and target. `rank` 0: target unknown, a miss. `ties`: others of equal score."""

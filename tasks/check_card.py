@@ -22,7 +22,7 @@ from recsys_core.layout import Layout
 from recsys_core.sections import Ingest
 from recsys_core.tables import read_events
 from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions
-from tasks.clock import check_clock
+from tasks.clock import Clock, check_clock
 from tasks.postgres import copy_out
 from tasks.sample import (
     DATA,
@@ -55,10 +55,11 @@ def check_card(
         report.see("card", f"{card.name}: {card.title}")
         with _as_problem(report):
             check_clock(
-                card.time.kind,
+                Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
                 split=params.split,
                 train_embeddings=params.train_embeddings,
                 train_rnn=params.train_rnn,
+                train_memory=params.train_memory,
                 evaluate=params.evaluate,
                 gate=params.gate,
             )

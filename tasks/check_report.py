@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 from recsys_core.columns import ITEM_ID, USER_ID
 from recsys_core.config import Params
 from recsys_core.data.cards import DatasetCard
+from recsys_core.data.cuts import events_per_part
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.events import Events
 from recsys_core.data.log_facts import DAY_MICROSECONDS, described_share
-from recsys_core.data.splits import split_by_time
+from recsys_core.data.splits import make_split
 from recsys_core.data.suggestions import suggest_split
 from recsys_core.errors import DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import DaysSplit, SplitParams
+from recsys_core.sections import DaysSplit, EventsSplit, QuantileSplit, SplitParams
 from tasks.sample import MEMORY_MB, Sample
 
 FEW_FOR_A_PART = 200
@@ -101,7 +102,7 @@ def see_events(
     timestamp = np.asarray(events.timestamp)
     if card.time.kind != "rank":
         report.see("time", _span(int(timestamp.min()), int(timestamp.max()), card))
-    _split(report, timestamp, card, params.split, sample)
+    _split(report, events, card, params.split, sample)
 
 
 def _span(first: int, last: int, card: DatasetCard) -> str:
@@ -118,20 +119,18 @@ def _span(first: int, last: int, card: DatasetCard) -> str:
 
 
 def _split(
-    report: Report, timestamp: Any, card: DatasetCard, params: SplitParams, sample: Sample
+    report: Report, events: Events, card: DatasetCard, params: SplitParams, sample: Sample
 ) -> None:
     cut_off = card.cut_off_microseconds
-    better = suggest_split(timestamp, params, cut_off=cut_off, least=FEW_FOR_A_PART)
+    better = suggest_split(events, params, cut_off=cut_off, least=FEW_FOR_A_PART)
     option = f"-S '{split_option(better)}'"
     try:
-        cuts = split_by_time(timestamp, params, cut_off=cut_off)
+        parts = events_per_part(events, make_split(events, params, cut_off=cut_off))
     except DataError:
         # the problem stands there already, with what sessionize said
         report.remarks.append(f"a split that this log allows: {option}")
         return
-    train = int(np.count_nonzero(timestamp < cuts.valid_start))
-    test = int(np.count_nonzero(timestamp >= cuts.test_start))
-    valid = len(timestamp) - train - test
+    train, valid, test = parts["train"], parts["validation"], parts["test"]
     report.see(
         f"split {split_text(params)}",
         f"train {train:,}, validation {valid:,}, test {test:,} events",
@@ -151,7 +150,11 @@ def split_text(params: SplitParams) -> str:
     """
     if isinstance(params, DaysSplit):
         return f"by days, {params.days:g}"
-    return f"by quantile, {params.share:g}"
+    if isinstance(params, QuantileSplit):
+        return f"by quantile, {params.share:g}"
+    if isinstance(params, EventsSplit):
+        return "by events, " + ", ".join(f"{share:g}" for share in params.shares)
+    return "leave one out"
 
 
 def split_option(params: SplitParams) -> str:
@@ -162,4 +165,8 @@ def split_option(params: SplitParams) -> str:
     """
     if isinstance(params, DaysSplit):
         return f"split={{kind: days, days: {params.days:g}}}"
-    return f"split={{kind: quantile, share: {params.share:g}}}"
+    if isinstance(params, QuantileSplit):
+        return f"split={{kind: quantile, share: {params.share:g}}}"
+    if isinstance(params, EventsSplit):
+        return f"split={{kind: events, shares: {list(params.shares)}}}"
+    return "split={kind: leave_one_out}"

@@ -5,15 +5,28 @@
                                               a real one, and the card itself refuses dates
     rank       an order without clock times   nothing that asks how long between, or how long ago
 
+Where each user is cut at a moment of their own (leave_one_out), nothing is known to be recent for
+everybody either: half-lives and windows of hours are refused, gaps are not.
+
 A stage asks for its own sections, and a run for all of them, before anything is trained.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 from recsys_core.artifacts import read_json
+from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
-from recsys_core.sections import DaysSplit, Evaluate, Gate, SplitParams, TrainEmbeddings, TrainRnn
+from recsys_core.sections import (
+    DaysSplit,
+    Evaluate,
+    Gate,
+    SplitParams,
+    TrainEmbeddings,
+    TrainMemory,
+    TrainRnn,
+)
 
 TimeKind = Literal["absolute", "relative", "rank"]
 
@@ -26,20 +39,36 @@ def time_kind(layout: Layout) -> TimeKind:
     return kind
 
 
+@dataclass(frozen=True)
+class Clock:
+    """What a log's times can give: their kind, and whether all users are cut at one time."""
+
+    kind: TimeKind
+    one_time: bool
+
+
+def clock_of(layout: Layout) -> Clock:
+    """That of the sessionized log and its split."""
+    kind = time_kind(layout)  # says what to run where there is nothing yet
+    return Clock(kind, one_time=not Split(**read_json(layout.split)).leaves_one_out)
+
+
 def check_clock(
-    kind: TimeKind,
+    clock: Clock,
     *,
     split: SplitParams | None = None,
     train_embeddings: TrainEmbeddings | None = None,
     train_rnn: TrainRnn | None = None,
+    train_memory: TrainMemory | None = None,
     evaluate: Evaluate | None = None,
     gate: Gate | None = None,
 ) -> None:
     """Raise `ConfigError` with everything in these sections that such times cannot give."""
-    if kind != "rank":
+    ranks = clock.kind == "rank"
+    if not ranks and clock.one_time:
         return
     refused: list[tuple[str, str]] = []  # what was found and why not, what to set instead
-    if isinstance(split, DaysSplit):
+    if ranks and isinstance(split, DaysSplit):
         refused.append(
             ("split.kind is days (there are no days)", "'split={kind: quantile, share: 0.1}'")
         )
@@ -50,9 +79,13 @@ def check_clock(
         if half_life is not None:
             found = f"{section}.half_life_days is {half_life:g} (events have no age)"
             refused.append((found, f"{section}.half_life_days=null"))
-    if train_rnn is not None and train_rnn.time_dim > 0:
+    if ranks and train_rnn is not None and train_rnn.time_dim > 0:
         found = f"train_rnn.time_dim is {train_rnn.time_dim} (there are no gaps between events)"
         refused.append((found, "train_rnn.time_dim=0"))
+    if train_memory is not None and set(train_memory.windows) != {None}:
+        windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
+        found = f"train_memory.windows is [{windows}] (there are no hours)"
+        refused.append((found, "'train_memory.windows=[null]'"))
     if evaluate is not None and evaluate.recent_hours:
         hours = ", ".join(f"{hour:g}" for hour in evaluate.recent_hours)
         found = f"evaluate.recent_hours is [{hours}] (there are no hours)"
@@ -63,7 +96,9 @@ def check_clock(
     if refused:
         found = "; ".join(what for what, _ in refused)
         instead = " ".join(f"-S {setting}" for _, setting in refused)
-        raise ConfigError(
-            f"the card's time is a rank, an order without clock times, but {found}; "
-            f"run with {instead}, or set these in params.yaml"
+        why = (
+            "the card's time is a rank, an order without clock times"
+            if ranks
+            else "split.kind is leave_one_out, where each user is cut at a time of their own"
         )
+        raise ConfigError(f"{why}, but {found}; run with {instead}, or set these in params.yaml")

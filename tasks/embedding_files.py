@@ -4,6 +4,7 @@ from pathlib import Path
 
 from recsys_core.artifacts import read_json, read_tensors, write_json, write_tensors
 from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.step_sizes import StepSizes
 
 UNTIL_VALID = "until_valid"
 UNTIL_TEST = "until_test"
@@ -30,3 +31,15 @@ def read_embeddings(folder: Path) -> Embeddings:
         item_bias=tables["item_bias"],
         fold_in_l2=read_json(folder / "embeddings.json")["fold_in_l2"],
     )
+
+
+def write_step_sizes(folder: Path, steps: StepSizes) -> None:
+    """Write how far events move a user's embedding, by the embeddings of before validation."""
+    tables = {"users": steps.users, "step": steps.step, "first_step": steps.first_step}
+    write_tensors(folder / "step_sizes.safetensors", tables)
+
+
+def read_step_sizes(folder: Path) -> StepSizes:
+    """The step sizes of `write_step_sizes`."""
+    tables = read_tensors(folder / "step_sizes.safetensors")
+    return StepSizes(users=tables["users"], step=tables["step"], first_step=tables["first_step"])

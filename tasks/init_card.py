@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import yaml
 
 from recsys_core.data.card_parts import FILE_ENDINGS
 from recsys_core.data.cards import DatasetCard, parse_card
 from recsys_core.data.duck import identifier, open_duckdb, parquet_sql
+from recsys_core.data.events import Events
 from recsys_core.data.guess import Roles, guess_roles, is_a_log
 from recsys_core.data.guess_features import Table, guess_table
 from recsys_core.data.log_facts import find_repeats, log_facts, rows_per_day
@@ -207,8 +207,6 @@ def _look(layout: Layout, sample: Sample, card: DatasetCard, split: SplitParams)
     path = layout.interactions
     given = card.sessions.kind == "given"
     clock = card.time.kind != "rank"
-    times = pq.read_table(path, columns=["timestamp"]).column(0).drop_null()
-    moments = times.cast(pa.int64()).to_numpy()
     with open_duckdb(layout.root, memory_mb=MEMORY_MB) as connection:
         equal = [*(set(INTERACTIONS.names) - {"source_row"}), *card.context]
         find_repeats(connection, path, columns=sorted(equal))
@@ -222,5 +220,31 @@ def _look(layout: Layout, sample: Sample, card: DatasetCard, split: SplitParams)
             days_alone=clock and knows_days_alone(connection, path),
             gap=suggest_gap(connection, path) if clock and not given else None,
             tail=suggest_cut_off(rows_per_day(connection, path)) if absolute else None,
-            split=suggest_split(moments, split, cut_off=None, least=ENOUGH),
+            split=suggest_split(
+                _users_and_times(connection, path), split, cut_off=None, least=ENOUGH
+            ),
         )
+
+
+def _users_and_times(connection: duckdb.DuckDBPyConnection, path: Path) -> Events:
+    """What of a table of interactions is needed to split it; a row without a time is left out, and
+    all who are unnamed are one user."""
+    found = connection.execute(
+        "SELECT dense_rank() OVER (ORDER BY coalesce(user_id, '')) AS user_idx, "
+        "epoch_us(timestamp) AS timestamp, source_row "
+        f"FROM {parquet_sql(path)} WHERE timestamp IS NOT NULL ORDER BY ALL"
+    ).fetchnumpy()
+    user_idx, timestamp, source_row = (
+        np.asarray(found[name], dtype=np.int64) for name in ("user_idx", "timestamp", "source_row")
+    )
+    n, users = len(user_idx), int(user_idx.max(initial=0))
+    return Events(
+        offsets=np.searchsorted(user_idx, np.arange(users + 2)),
+        item_idx=np.ones(n, dtype=np.int32),
+        timestamp=timestamp,
+        session_idx=np.ones(n, dtype=np.int64),
+        session_start=np.zeros(n, dtype=np.bool_),
+        event_type=np.zeros(n, dtype=np.int8),
+        value=np.full(n, np.nan, dtype=np.float32),
+        source_row=source_row,
+    )

@@ -2,8 +2,9 @@
 
 import logging
 
+from recsys_core.data.cuts import Cut
 from recsys_core.models.embeddings import Embeddings
-from recsys_core.sections import TrainEmbeddings
+from recsys_core.sections import Evaluate, TrainEmbeddings
 from recsys_core.training.fit_embeddings import FOLD_IN_L2, EmbeddingTrainer, choose_fold_in_l2
 from recsys_core.training.loop import Fit
 from tasks.training import TrainingData
@@ -12,12 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 def select_embeddings(
-    data: TrainingData, params: TrainEmbeddings, *, metric_name: str, seed: int
+    data: TrainingData,
+    params: TrainEmbeddings,
+    *,
+    evaluate: Evaluate,
+    metric_name: str,
+    seed: int,
 ) -> tuple[Embeddings, Fit]:
     """Stage one on the train part, its epochs and its fold-in chosen on validation."""
-    validation = data.validation(metric_name=metric_name, seed=seed)
+    validation = data.validation(evaluate, metric_name=metric_name, seed=seed)
     trainer = EmbeddingTrainer(
-        data.log_until(data.split.valid_start),
+        data.log_until(data.cuts.valid),
         params,
         seed=seed,
         device=data.device,
@@ -40,14 +46,14 @@ def fit_embeddings(
     data: TrainingData,
     params: TrainEmbeddings,
     *,
-    until: int,
+    cut: Cut,
     epochs: int,
     fold_in_l2: float,
     seed: int,
 ) -> Embeddings:
-    """Stage one on everything before `until`, with choices made before."""
+    """Stage one on everything known at `cut`, with choices made before."""
     trainer = EmbeddingTrainer(
-        data.log_until(until), params, seed=seed, device=data.device, validation=None
+        data.log_until(cut), params, seed=seed, device=data.device, validation=None
     )
     data.fit(trainer, phase="refit", max_epochs=epochs, patience=None)
     return trainer.embeddings(fold_in_l2=fold_in_l2)

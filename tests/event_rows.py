@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 
 HOUR = 3_600_000_000
@@ -26,6 +27,12 @@ def events_of(rows: list[tuple[int, int, int]]) -> Events:
         value=np.full(n, np.nan, dtype=np.float32),
         source_row=np.array(order, dtype=np.int64),
     )
+
+
+def period_of(events: Events, start: int, end: int, *, n_items: int) -> Period:
+    """The events with `start <= timestamp < end`."""
+    cuts = (Cut.at(events, time, n_items=n_items) for time in (start, end))
+    return Period(*cuts)
 
 
 def random_rows(

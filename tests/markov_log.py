@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 from recsys_core.rng import generator
 from recsys_core.sections import TrainEmbeddings, TrainRnn
@@ -29,23 +30,38 @@ STAGE_ONE = TrainEmbeddings(
 )
 STAGE_TWO = TrainRnn(
     t_star=6,
+    rho=0.2,
+    ablation="none",
     window=8,
+    lead=0.5,
+    backbone="gru",
     hidden=32,
+    depth=1,
+    ffn=2,
     time_dim=4,
+    score="dot",
+    temperature=0.1,
     dropout=0.0,
+    embedding_dropout=0.0,
     gamma=0.1,
     finetune_items=True,
     item_pull=1e-4,
     batch=512,
+    loss="sampled_softmax",
     negatives=64,
     sampling_power=0.5,
+    score_penalty=1.0,
     learning_rate_inactive=0.01,
     learning_rate_active=0.01,
     learning_rate_items=0.01,
+    warmup=0.1,
     rate_decay=0.9,
+    weight_decay=0.01,
     grad_clip=5.0,
     half_life_days=None,
     max_epochs=8,
+    max_epochs_apart=2,
+    apart_rate=1.0,
     patience=8,
 )
 
@@ -82,15 +98,21 @@ END = START + 10_000 * MINUTE
 
 
 def log_of(events: Events, until: int = CUT) -> LogUntil:
-    return LogUntil(events, until, N_ITEMS)
+    return LogUntil(events, Cut.at(events, until, n_items=N_ITEMS))
+
+
+def period_of(events: Events) -> Period:
+    """From `CUT` to `END`."""
+    cuts = (Cut.at(events, time, n_items=N_ITEMS) for time in (CUT, END))
+    return Period(*cuts)
 
 
 def validation_of(events: Events, metric_name: str = "mrr@20") -> Validation:
     return Validation(
         events,
-        start=CUT,
-        end=END,
-        n_items=N_ITEMS,
+        period=period_of(events),
+        kind="successive",
+        seen_filter=False,
         metric_name=metric_name,
         limit=10_000,
         rng=generator(1, "validation"),

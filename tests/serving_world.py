@@ -1,6 +1,8 @@
 """A small world for tests of what comes after training: a log, a model, a bundle."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,10 @@ from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
+from recsys_core.models.backbones import BackboneName
 from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.memory import TERMS, Memory, MemoryConfig
+from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
@@ -21,6 +26,7 @@ from recsys_core.tables import (
     write_events,
     write_table,
 )
+from tasks.memory_files import write_memory
 from tasks.model_files import write_model
 
 N_ITEMS = 40
@@ -57,24 +63,40 @@ def random_histories(
     return [rng.integers(1, n_items + 1, length).tolist() for length in lengths]
 
 
-def make_model(*, n_items: int = N_ITEMS, seed: int = 1, time_dim: int = 4) -> TwoTimeScale:
+def make_model(
+    *,
+    n_items: int = N_ITEMS,
+    seed: int = 1,
+    time_dim: int = 4,
+    backbone: BackboneName = "gru",
+    depth: int = 1,
+    score: Literal["dot", "cosine"] = "dot",
+) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6."""
     torch_rng = torch.Generator().manual_seed(seed)
     model = TwoTimeScale(
         TwoTimeScaleConfig(
             n_items=n_items,
             dim=8,
+            backbone=backbone,
             hidden=12,
+            depth=depth,
+            ffn=2,
             time_dim=time_dim,
+            score=score,
+            temperature=0.1,
             t_star=4,
             window=6,
             fold_in_l2=0.5,
             fold_in_limit=50,
+            ablation="none",
+            free_users=0,
         )
     )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=torch_rng))
+        model.set_items(model.item_vectors, model.item_bias)
         stage_one = torch.randn(n_items + 1, 8, generator=torch_rng)
         bias = torch.randn(n_items + 1, generator=torch_rng)
         fold_in = FoldIn.fit(stage_one.numpy(), bias.numpy(), l2=0.5, limit=50)
@@ -83,6 +105,55 @@ def make_model(*, n_items: int = N_ITEMS, seed: int = 1, time_dim: int = 4) -> T
         model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
         model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
     return model.eval()
+
+
+def make_memory(
+    *,
+    n_items: int = N_ITEMS,
+    seed: int = 1,
+    terms: tuple[str, ...] = TERMS,
+    windows: tuple[float | None, ...] = (24.0, None),
+    length: int = 12,
+    fitted: bool = True,
+) -> Memory:
+    """A memory with random tables and numbers: three neighbours, which of some items are fewer.
+
+    One that is not `fitted` adds nothing.
+    """
+    torch_rng = torch.Generator().manual_seed(seed)
+    config = MemoryConfig(
+        terms=terms,
+        windows=windows,
+        n_items=n_items,
+        length=length,
+        next_length=4,
+        similar_length=8,
+        neighbours=3,
+        hidden=5,
+        similar="ease",
+        similar_l2=1.0,
+    )
+    memory = Memory(config)
+    with torch.no_grad():
+        for items, weight in (
+            (memory.next_items, memory.next_share),
+            (memory.similar_items, memory.similar_weight),
+        ):
+            drawn = torch.randint(0, n_items + 1, items.shape, generator=torch_rng)
+            drawn[..., :1, :] = 0  # nothing follows PAD, nothing resembles it
+            items.copy_(drawn)
+            weight.copy_(torch.rand(items.shape, generator=torch_rng) * (drawn > 0))
+        memory.similar_weight.mul_(0.2).sub_(0.05).mul_(memory.similar_items > 0)
+        memory.log_recent.copy_(-4.0 * torch.rand(memory.log_recent.shape, generator=torch_rng))
+        own = [] if memory.own is None else memory.own.parameters()
+        for parameter in (memory.network, memory.coefficients, memory.power, *own):
+            parameter.add_(fitted * 0.5 * torch.randn(parameter.shape, generator=torch_rng))
+    return memory.eval()
+
+
+def make_spec() -> InputSpec:
+    """What the exported graph of `make_model` and `make_memory` reads."""
+    return replace(make_model().input_spec, remembered=make_memory().config.length)
 
 
 def make_popularity(n_items: int = N_ITEMS) -> np.ndarray:
@@ -113,7 +184,7 @@ def user_ids(n: int) -> list[str]:
 
 
 def tiny_bundle(base: Path) -> Path:
-    """The bundle of `make_model` and `make_popularity`, made once per `base`."""
+    """The bundle of `make_model`, `make_memory` and `make_popularity`, made once per `base`."""
     folder = base / "tiny_bundle"
     if not (folder / "manifest.json").exists():
         folder.mkdir()
@@ -123,22 +194,30 @@ def tiny_bundle(base: Path) -> Path:
 
 def export_bundle(folder: Path) -> None:
     """Export the tiny world's model into an empty folder."""
-    model = make_model()
-    export_graphs(
-        folder,
-        config=model.to_json(),
-        weights=model.to_arrays(),
-        popularity=make_popularity(),
-        k=K,
-    )
+    model, memory = make_model(), make_memory()
+    export_model(folder, model, memory)
     write_bundle(
         folder,
         config=model.to_json(),
+        memory=memory.to_json(),
         fold_in=model.fold_in,
         items=vocabulary_table(item_ids(), ITEM_VOCABULARY),
         k=K,
         as_of=START,
         popularity_hours=24.0,
+    )
+
+
+def export_model(folder: Path, model: TwoTimeScale, memory: Memory) -> None:
+    """Export both graphs, the popularity of `make_popularity`, into a folder."""
+    export_graphs(
+        folder,
+        config=model.to_json(),
+        weights=model.to_arrays(),
+        memory_config=memory.to_json(),
+        memory_weights=memory.to_arrays(),
+        popularity=make_popularity(),
+        k=K,
     )
 
 
@@ -162,7 +241,8 @@ def make_workspace(root: Path, *, histories: list[list[int]], n_items: int = N_I
     split = Split(valid_start=START, test_start=START + 1, end=as_of + 1, as_of=as_of)
     write_json(layout.split, split.to_json())
     write_model(layout.stage("refit"), make_model())
-    write_json(layout.stage("refit") / "training.json", {"epochs": 1, "until": as_of + 1})
+    write_memory(layout.stage("refit"), make_memory())
+    write_json(layout.stage("refit") / "training.json", {"epochs": 1, "cut": "end"})
     return layout
 
 

@@ -9,7 +9,7 @@ Rows are ordered by (user_idx, timestamp, source_row). User 0 is PAD and has no 
 has one entry more than the largest user_idx plus one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +50,21 @@ class Events:
         return np.arange(len(self), dtype=np.int64) - np.repeat(
             self.offsets[:-1], np.diff(self.offsets)
         )
+
+    def within(self, counts: Int64) -> npt.NDArray[np.bool_]:
+        """Which events are among the first `counts[u]` (U + 1,) of their user. (N,)"""
+        return self.position < counts[self.user_idx]
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Events":
+        """The events that `keep` (N,) marks, of the same users."""
+        kept = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(keep, out=kept[1:])
+        columns = {
+            field.name: getattr(self, field.name)[keep]
+            for field in fields(self)
+            if field.name != "offsets"
+        }
+        return Events(offsets=kept[self.offsets], **columns)
 
     def counts_before(self, timestamp: int) -> Int64:
         """Per user_idx, the number of events earlier than `timestamp`. (U + 1,)"""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +26,7 @@ from recsys_core.data.card_parts import GapSessions, GivenSessions
 from recsys_core.data.cards import DatasetCard
 from recsys_core.data.duck import arrow_batches, literal, parquet_sql
 from recsys_core.data.session_runs import Columns, in_sessions
-from recsys_core.errors import ContractError, DataError
+from recsys_core.errors import ConfigError, ContractError, DataError
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, events_writer, table_writer
 
 BATCH_ROWS = 131_072
@@ -51,11 +52,14 @@ def load_log(
     *,
     card: DatasetCard,
     first_rows: Sequence[int],
+    ties: Literal["first", "last"],
 ) -> LogCounts:
     """Create the views `log`, the interactions before the cut-off and of kept types, and `arrived`,
     the same with their arrival.
 
     `first_rows` are the source_rows at which the parts of the log begin, the first of them 0.
+    `ties` `last` reads the log backwards, so that events of one time come in the other order: its
+    source_row is counted from the end.
     Raises `DataError` where nothing is left.
     """
     if not interactions.exists():
@@ -65,7 +69,13 @@ def load_log(
             f"the log's parts begin at rows {list(first_rows)!r:.80}, they must begin at 0 and "
             "never fall; run `ingest` again"
         )
+    if ties == "last" and len(first_rows) > 1:
+        raise ConfigError(
+            f"sessionize.ties is last, but the log came in {len(first_rows)} parts; a log that "
+            "grows cannot be read backwards: set sessionize.ties to first"
+        )
     source = parquet_sql(interactions)
+    row = "source_row" if ties == "first" else "max(source_row) OVER () - source_row"
     types = "[" + ", ".join(literal(name) for name in card.kept_types) + "]"
     cut_off = card.cut_off_microseconds
     before = "true" if cut_off is None else f"epoch_us(timestamp) < {cut_off}"
@@ -83,7 +93,7 @@ def load_log(
     connection.execute(
         f"""
         CREATE VIEW log AS
-        SELECT user_id, item_id, session_id, source_row,
+        SELECT user_id, item_id, session_id, {row} AS source_row,
                epoch_us(timestamp) AS timestamp,
                CAST(list_position({types}, event_type) - 1 AS TINYINT) AS event_type,
                coalesce(value, 'nan'::FLOAT) AS value

@@ -11,9 +11,11 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.cuts import events_per_part
 from recsys_core.data.duck import parquet_sql
+from recsys_core.data.events import Events
 from recsys_core.data.log_facts import DAY_MICROSECONDS
-from recsys_core.data.splits import split_by_time
+from recsys_core.data.splits import make_split
 from recsys_core.errors import DataError
 from recsys_core.sections import QuantileSplit, SplitParams
 
@@ -121,17 +123,15 @@ def suggest_cut_off(per_day: Mapping[int, int]) -> tuple[int, int] | None:
 
 
 def suggest_split(
-    timestamp: npt.NDArray[np.int64], params: SplitParams, *, cut_off: int | None, least: int
+    events: Events, params: SplitParams, *, cut_off: int | None, least: int
 ) -> SplitParams:
     """`params` where test and validation get `least` events and train most; else the last tenth."""
     try:
-        cuts = split_by_time(timestamp, params, cut_off=cut_off)
+        parts = events_per_part(events, make_split(events, params, cut_off=cut_off))
     except DataError:
         return QuantileSplit(kind="quantile", share=0.1)
-    train = np.count_nonzero(timestamp < cuts.valid_start)
-    test = np.count_nonzero(timestamp >= cuts.test_start)
-    enough = min(len(timestamp) - train - test, test) >= least
-    if enough and 2 * train >= len(timestamp):
+    enough = min(parts["validation"], parts["test"]) >= least
+    if enough and 2 * parts["train"] >= len(events):
         return params
     return QuantileSplit(kind="quantile", share=0.1)
 

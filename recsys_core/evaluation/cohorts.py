@@ -5,13 +5,15 @@
 | all              | every target                                                           |
 | active, inactive | the user's known history is at least `t_star`, or is shorter           |
 | new_user         | the user has no event before the period                                |
-| known, unknown   | the item is in the vocabulary (`item_idx <= n_items`), or is not       |
+| known, unknown   | the item is a candidate: `item_idx <= n_items`, with an event before   |
+|                  | the period; or it is not                                               |
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.data.events import Events
+from recsys_core.data.cuts import Cut
+from recsys_core.evaluation.ranks import is_candidate
 from recsys_core.evaluation.targets import Targets
 
 Bool = npt.NDArray[np.bool_]
@@ -19,20 +21,19 @@ Bool = npt.NDArray[np.bool_]
 COHORTS = ("all", "active", "inactive", "new_user", "known", "unknown")
 
 
-def cohorts(
-    targets: Targets, events: Events, *, start: int, t_star: int, n_items: int
-) -> dict[str, Bool]:
+def cohorts(targets: Targets, *, before: Cut, candidates: Bool, t_star: int) -> dict[str, Bool]:
     """A mask over targets for each of `COHORTS`, empty ones too.
 
-    `start` is the first microsecond of the period.
+    `before` is the cut at which the period begins, `candidates` (V + 1,) the items that had an
+    event by then.
     """
     active = targets.history >= t_star
-    known = targets.item_idx <= n_items
+    known = is_candidate(candidates, targets.item_idx)
     return {
         "all": np.ones(len(targets), dtype=bool),
         "active": active,
         "inactive": ~active,
-        "new_user": events.timestamp[events.offsets[targets.user_idx]] >= start,
+        "new_user": before.counts[targets.user_idx] == 0,
         "known": known,
         "unknown": ~known,
     }

@@ -25,6 +25,7 @@ from recsys_core.columns import MODEL, POSITION, RANK, USER_IDX
 from recsys_core.errors import ContractError
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.significance import Interval, paired_difference
+from recsys_core.evaluation.targets import queries
 from recsys_core.sections import Gate
 
 CANDIDATE = "two_time_scale"
@@ -33,7 +34,7 @@ FALLBACK = "popularity"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found. Values are means of `metric` over `targets`; None where none."""
+    """What the gate found. Values are means of `metric` over queries; None where none."""
 
     passed: bool
     reason: str
@@ -84,11 +85,12 @@ def judge(
             "the same ones; run `evaluate` again"
         )
     targets = len(candidate.rank)
-    ours, theirs = metric_of(candidate.rank, metric), metric_of(floor.rank, metric)
+    query = queries(candidate.user_idx, candidate.position)
+    ours = metric_of(candidate.rank, metric, query=query)
+    theirs = metric_of(floor.rank, metric, query=query)
+    user_idx = candidate.user_idx[np.unique(query, return_index=True)[1]]
     difference = (
-        paired_difference(ours, theirs, candidate.user_idx, rng=rng, draws=draws)
-        if targets
-        else None
+        paired_difference(ours, theirs, user_idx, rng=rng, draws=draws) if targets else None
     )
     passed, reason = _decide(difference, targets, gate, metric)
     return Verdict(

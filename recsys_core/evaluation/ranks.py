@@ -7,6 +7,7 @@ counts the others of equal score: the most favourable rank is `rank - ties`. Ran
 target was no candidate, a miss:
 
 - its item is unknown to the model (`item_idx > n_items`),
+- the item had no event when the period began: nothing could be learned of it,
 - its score is -inf: the model never recommends it,
 - the seen filter is on and the user already had it: what is filtered is recommended to nobody.
 
@@ -22,10 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
 from recsys_core.evaluation.targets import Targets
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -51,7 +54,7 @@ class Ranks:
 
     rank: Int32  # (N,) from 1; 0 where the target is no candidate
     ties: Int32  # (N,) other candidates of equal score
-    nll: Float32 | None  # (N,) NaN where the target is unknown; None without a likelihood
+    nll: Float32 | None  # (N,) NaN where the target is no candidate; None without a likelihood
 
     @classmethod
     def empty(cls, n: int, *, likelihood: bool) -> "Ranks":
@@ -60,21 +63,38 @@ class Ranks:
         return cls(np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.int32), nll)
 
 
+def candidates_at(events: Events, cut: Cut) -> Bool:
+    """The items of the vocabulary that have an event before the cut. (V + 1,)"""
+    item_idx = events.item_idx[cut.known(events)]
+    counts = np.bincount(item_idx[item_idx <= cut.n_items], minlength=cut.n_items + 1)
+    return counts > 0
+
+
+def is_candidate(candidates: Bool, item_idx: Int32) -> Bool:
+    """Whether each item is a candidate; one beyond the vocabulary is none. (N,)"""
+    inside = item_idx < len(candidates)
+    return inside & candidates[np.where(inside, item_idx, 0)]
+
+
 def rank_targets(
     scorer: Scorer,
     targets: Targets,
     *,
     events: Events,
+    candidates: Bool,
     batch: int,
     seen_filter: bool,
 ) -> Ranks:
-    """Rank each target among the scorer's whole vocabulary, `batch` targets at a time.
+    """Rank each target among the `candidates` (V + 1,), `batch` targets at a time.
 
-    With `seen_filter` the items of a user's earlier events are no candidates.
+    Candidates are a mask over the scorer's vocabulary or over a larger one. With `seen_filter` the
+    items of a user's earlier events are none.
     Raises `ModelError` for a score that is NaN or +inf, and for a distribution in which a known
     target is impossible.
     """
+    assert len(candidates) > scorer.n_items, "each item of the scorer is a candidate or is not"
     ranks = Ranks.empty(len(targets), likelihood=scorer.is_softmax)
+    never = 1 + np.flatnonzero(~candidates[1 : scorer.n_items + 1])
     # one room for all chunks: new pages for each would cost more than the scores themselves
     room = np.empty((min(batch, len(targets)), scorer.n_items + 1), dtype=np.float32)
     for start in range(0, len(targets), batch):
@@ -85,11 +105,14 @@ def rank_targets(
         assert scores.shape == out.shape, "scores are (B, V + 1)"
         _refuse_bad_scores(scores)
         if ranks.nll is not None:
-            ranks.nll[rows] = negative_log_likelihood(scores, chunk.item_idx)
-        if seen_filter:
+            nll = negative_log_likelihood(scores, chunk.item_idx)
+            ranks.nll[rows] = np.where(is_candidate(candidates, chunk.item_idx), nll, np.nan)
+        if seen_filter or len(never):
             if scores is not out:
                 out[:] = scores
-            out[seen_items(events, chunk, n_items=scorer.n_items)] = -np.inf
+            out[:, never] = -np.inf
+            if seen_filter:
+                out[seen_items(events, chunk, n_items=scorer.n_items)] = -np.inf
             scores = out
         ranks.rank[rows], ranks.ties[rows] = rank_in_rows(scores, chunk.item_idx)
     return ranks

@@ -1,20 +1,28 @@
 """What evaluation reports as JSON: numbers, nested as `dvc metrics` shows and compares them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.evaluation.baselines import Choice, label
 from recsys_core.evaluation.significance import Interval
 from recsys_core.evaluation.summary import Ranked, Row
 from recsys_core.evaluation.targets import Targets
-from recsys_core.evaluation.windows import Windows
-from recsys_core.sections import Evaluate
+from recsys_core.sections import BaselineName, Evaluate, TargetKind
 
+TARGETS: dict[TargetKind, str] = {
+    "successive": "each event of the test period that has an earlier event of its user",
+    "last": "each user's last event of the test period, where it has an earlier one",
+    "session": "events of sessions that begin in the test period, from the second on; all earlier "
+    "events of the user may be read",
+    "basket": "the distinct items of each user's first session of the test period, where they had "
+    "one before; asked for together, before it",
+}
 PROTOCOL = {
-    "targets": "each event of the test period that has an earlier event of its user",
-    "candidates": "all items known when the test period began",
+    "candidates": "all items with an event before the test period began",
     "rank": "1 + other candidates with a score >= the target's; an unknown target is a miss",
     "interval": "95 %, bootstrap over users; differences are paired",
 }
@@ -56,7 +64,7 @@ def population(
         "rows": {
             "in": in_period,
             "out": len(targets),
-            "first_of_their_user": in_period - len(targets),
+            "not_asked": in_period - len(targets),
         },
         "targets": {cohort: int(members.sum()) for cohort, members in groups.items()},
         "history_events_left_out": int(left_out.sum()),
@@ -80,22 +88,29 @@ def two_time_scales(active: npt.NDArray[np.bool_]) -> Report:
     }
 
 
-def choices(windows: Windows, evaluate: Evaluate, *, first_metric: str, t_star: int) -> Report:
+def choices(
+    chosen: Mapping[BaselineName, Choice], evaluate: Evaluate, *, first_metric: str, t_star: int
+) -> Report:
     """What was chosen on validation, and the rules.
 
     `transition_hours` null is the whole log, `recent_hours` null is popularity without a window.
     """
+    windows = {
+        name: chosen[name].setting if name in chosen else None
+        for name in ("recent_popularity", "transitions")
+    }
     return {
-        "recent_hours": windows.recent_hours,
-        "transition_hours": windows.transition_hours,
+        "recent_hours": windows["recent_popularity"],
+        "transition_hours": windows["transitions"],
+        "chosen": {name: label(choice.setting) for name, choice in chosen.items()},
         "validation": {
-            "recent_popularity": _by_hours(windows.recent_values),
-            "transitions": _by_hours(windows.transition_values),
+            name: {label(setting): _round(value) for setting, value in choice.values.items()}
+            for name, choice in chosen.items()
         },
         "first_metric": first_metric,
         "seen_filter": evaluate.seen_filter,
         "t_star": t_star,
-        "protocol": PROTOCOL,
+        "protocol": {"targets": TARGETS[evaluate.targets], **PROTOCOL},
     }
 
 
@@ -116,13 +131,6 @@ def bars(rows: list[Row], *, metric: str) -> list[Report]:
 
 def _interval(interval: Interval) -> dict[str, float]:
     return {name: _round(value) for name, value in asdict(interval).items()}
-
-
-def _by_hours(values: dict[float, float] | dict[float | None, float]) -> dict[str, float]:
-    return {
-        "whole_log" if hours is None else f"{hours:g}h": _round(value)
-        for hours, value in values.items()
-    }
 
 
 def _round(value: float) -> float:

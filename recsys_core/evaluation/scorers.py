@@ -1,35 +1,39 @@
-"""What evaluation ranks, each as a `Scorer` for given targets: baselines, and vectors of users."""
-
-from typing import Protocol
+"""What evaluation ranks, each as a `Scorer` for given targets: models of histories, and vectors."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import Scorer
 from recsys_core.evaluation.targets import Targets
+from recsys_core.models.history_model import LONGEST, HistoryModel, gather_request_histories
+from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import gather_own
+from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
 
 
-class LastItemModel(Protocol):
-    """A baseline: log-probabilities of all items from the user's last known item."""
+def history_scorer(
+    model: HistoryModel, known: Events, targets: Targets, *, likelihood: bool
+) -> Scorer:
+    """A model that reads histories, for `targets` whose `history` counts events of `known`.
 
-    @property
-    def n_items(self) -> int: ...
-
-    def scores(self, last_item: Int32, *, out: Float32) -> Float32: ...
-
-
-def baseline_scorer(model: LastItemModel, targets: Targets, *, likelihood: bool = True) -> Scorer:
-    """A baseline of `models.baselines`; `last_item` of the targets must be of its own vocabulary.
-
-    Without `likelihood` ranks alone are worked out, in half the time.
+    `known` are the events of the items that the model knows (`models.requests.known_events`); of a
+    history the latest `LONGEST` are read. With `likelihood` scores are log-probabilities.
     """
 
     def scores(rows: slice, out: Float32) -> Float32:
-        return model.scores(targets.last_item[rows], out=out)
+        chunk = targets.take(rows)
+        histories = gather_request_histories(
+            known,
+            chunk.user_idx.astype(np.int64),
+            history=chunk.history.astype(np.int64),
+            request_time=chunk.timestamp,
+            limit=LONGEST,
+        )
+        return model.scores(histories, out=out)
 
     return Scorer(n_items=model.n_items, is_softmax=likelihood, scores=scores)
 
@@ -45,3 +49,37 @@ def vector_scorer(user_vectors: Float32, *, item_vectors: Float32, item_bias: Fl
         return out
 
     return Scorer(n_items=len(item_bias) - 1, is_softmax=True, scores=scores)
+
+
+def memory_scorer(
+    model: TwoTimeScale, memory: Memory, queries: Float32, known: Events, targets: Targets
+) -> Scorer:
+    """The networks' logits with what the memory adds; `queries` (N, D), a row per target.
+
+    `known` are the events of known items, which the `history` of `targets` counts.
+    """
+
+    def scores(rows: slice, out: Float32) -> Float32:
+        chunk = targets.take(rows)
+        history = chunk.history.astype(np.int64)
+        own = gather_own(
+            known,
+            user_idx=chunk.user_idx.astype(np.int64),
+            history=history,
+            most=memory.config.length,
+        )
+        with torch.inference_mode():
+            query = torch.from_numpy(queries[rows])
+            logits = torch.addmm(model.item_bias, query, model.item_vectors.T)  # (B, V + 1)
+            both = memory(
+                logits,
+                torch.from_numpy(model.input_spec.is_active(history)),
+                torch.from_numpy(own.items),
+                torch.from_numpy(own.numbers),
+                torch.from_numpy(own.user_numbers),
+            )
+        out[:] = both.numpy()
+        out[:, 0] = -np.inf
+        return out
+
+    return Scorer(n_items=model.config.n_items, is_softmax=True, scores=scores)

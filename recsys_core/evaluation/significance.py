@@ -1,12 +1,12 @@
-"""Intervals of means over targets, by a cluster bootstrap: users are resampled, not targets.
+"""Intervals of means over queries, by a cluster bootstrap: users are resampled, not queries.
 
-Targets of one user resemble each other, so that an interval which takes them as independent is too
-narrow. A draw takes as many users as there are, with replacement, and forms the ratio of sums
-again:
+Most queries have one target; a basket is one query, of one user. Queries of one user resemble each
+other, so that an interval which takes them as independent is too narrow. A draw takes as many users
+as there are, with replacement, and forms the ratio of sums again:
 
-    value of a draw = sum of the drawn users' values / number of the drawn users' targets
+    value of a draw = sum of the drawn users' values / number of the drawn users' queries
 
-Two models on the same targets are compared by the difference per target, so that what is hard for
+Two models on the same queries are compared by the difference per query, so that what is hard for
 both cancels.
 """
 
@@ -37,12 +37,12 @@ def mean_intervals(
     rng: np.random.Generator,
     draws: int,
 ) -> list[Interval]:
-    """The mean of each column of `values` (N, M) over targets, with its interval.
+    """The mean of each column of `values` (N, M) over queries, with its interval.
 
-    `clusters` (N,) says whose each target is. All columns see the same draws. With no targets
+    `clusters` (N,) says whose each query is. All columns see the same draws. With no queries
     there is no mean: that is an error of the caller.
     """
-    assert len(values) > 0, "no targets, no mean"
+    assert len(values) > 0, "no queries, no mean"
     drawn = bootstrap_means(values, clusters, rng=rng, draws=draws)  # (draws, M)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     means = values.mean(axis=0)
@@ -60,7 +60,7 @@ def paired_difference(
     rng: np.random.Generator,
     draws: int,
 ) -> Interval:
-    """The mean of `ours - theirs`, a metric (N,) of two models on the same targets."""
+    """The mean of `ours - theirs`, a metric (N,) of two models on the same queries."""
     return mean_intervals((ours - theirs)[:, None], clusters, rng=rng, draws=draws)[0]
 
 

@@ -1,6 +1,7 @@
 """From ranks to the table of metrics: every model, cohort and metric, with its interval.
 
-All models of a cohort see the same draws of users. A metric has its own population: perplexity the
+A value is the mean over queries: over targets where each is one, over users where a basket is. All
+models of a cohort see the same draws of users. A metric has its own population: perplexity the
 targets that the model knows, the simulator's truth the targets that it covers. A metric that has no
 target in a cohort has no row.
 """
@@ -14,6 +15,7 @@ import pyarrow as pa
 from recsys_core.columns import (
     COHORT,
     HIGH,
+    HISTORY,
     LOW,
     METRIC,
     MODEL,
@@ -62,12 +64,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """A metric of each target; what is not `defined` holds 0 and is not counted."""
+class _Measure:
+    """A metric of a model, and the targets that it is defined on."""
 
     model: str
     metric: str
-    values: Float64  # (N,)
+    of_target: npt.NDArray[np.int32] | Float64  # (N,) ranks, or negative log-likelihoods
     defined: Bool  # (N,)
 
 
@@ -81,25 +83,29 @@ def metric_rows(
     draws: int,
 ) -> list[Row]:
     """Rows ordered by cohort, then model, then metric, each in the order given."""
-    columns = [column for model in ranked for column in _columns(model, cutoffs)]
+    measures = [measure for model in ranked for measure in _measures(model, cutoffs)]
     rows = []
     for cohort, members in cohorts.items():
         found: dict[int, Row] = {}
-        for population, group in _by_population(columns, members):
-            values = np.stack([columns[place].values[population] for place in group], axis=1)
-            users = targets.user_idx[population]
+        for population, group in _by_population(measures, members):
+            asked = targets.take(population)
+            query = asked.query
+            values = np.stack(
+                [_of_queries(measures[place], population, query) for place in group], axis=1
+            )
+            users = asked.user_idx[np.unique(query, return_index=True)[1]]
             intervals = mean_intervals(
                 values, users, rng=generator(seed, "bootstrap", cohort), draws=draws
             )
             n_users = len(np.unique(users))
             for place, interval in zip(group, intervals, strict=True):
-                column = columns[place]
+                measure = measures[place]
                 found[place] = Row(
-                    model=column.model,
+                    model=measure.model,
                     cohort=cohort,
-                    metric=column.metric,
-                    interval=_exponential(interval) if column.metric == PERPLEXITY else interval,
-                    targets=len(users),
+                    metric=measure.metric,
+                    interval=_exponential(interval) if measure.metric == PERPLEXITY else interval,
+                    targets=len(asked),
                     users=n_users,
                 )
         rows += [found[place] for place in sorted(found)]
@@ -111,22 +117,27 @@ def differences(
 ) -> dict[str, Interval]:
     """`ours` minus each other model by `metric`, paired on the targets that the other covers."""
     assert ours.covered.all(), "the model itself is ranked on all targets"
-    values = metric_of(ours.ranks.rank, metric)
-    return {
-        other.model: paired_difference(
-            values[other.covered],
-            metric_of(other.ranks.rank, metric),
-            targets.user_idx[other.covered],
-            rng=generator(seed, "bootstrap", "difference"),
-            draws=draws,
-        )
-        for other in others
-        if other.covered.any()
-    }
+    found = {}
+    for other in others:
+        if other.covered.any():
+            asked = targets.take(other.covered)
+            query = asked.query
+            mine = metric_of(ours.ranks.rank[other.covered], metric, query=query)
+            found[other.model] = paired_difference(
+                mine,
+                metric_of(other.ranks.rank, metric, query=query),
+                asked.user_idx[np.unique(query, return_index=True)[1]],
+                rng=generator(seed, "bootstrap", "difference"),
+                draws=draws,
+            )
+    return found
 
 
 def ranks_table(ranked: list[Ranked], targets: Targets, cohorts: dict[str, Bool]) -> pa.Table:
-    """All ranks as RANKS: the models in the order given, each ordered by user and position."""
+    """All ranks as RANKS: the models in the order given, each ordered by user and position.
+
+    `history` is that of `targets`: how many events of known items the user had before.
+    """
     parts = []
     for one in ranked:
         of = targets.take(one.covered)
@@ -141,6 +152,7 @@ def ranks_table(ranked: list[Ranked], targets: Targets, cohorts: dict[str, Bool]
             if one.ranks.nll is not None
             else pa.nulls(len(of), pa.float32()),
             **{name: cohorts[name][one.covered] for name in ("active", "new_user", "known")},
+            HISTORY: of.history,
         }
         parts.append(pa.table(columns, schema=RANKS))
     return pa.concat_tables(parts)
@@ -161,25 +173,32 @@ def metrics_table(rows: list[Row]) -> pa.Table:
     return pa.table(columns, schema=METRICS)
 
 
-def _columns(ranked: Ranked, cutoffs: tuple[int, ...]) -> list[_Column]:
-    columns = []
-    for metric in metric_names(cutoffs):
-        values = np.zeros(len(ranked.covered))
-        values[ranked.covered] = metric_of(ranked.ranks.rank, metric)
-        columns.append(_Column(ranked.model, metric, values, ranked.covered))
+def _measures(ranked: Ranked, cutoffs: tuple[int, ...]) -> list[_Measure]:
+    rank = np.zeros(len(ranked.covered), dtype=np.int32)
+    rank[ranked.covered] = ranked.ranks.rank
+    measures = [
+        _Measure(ranked.model, metric, rank, ranked.covered) for metric in metric_names(cutoffs)
+    ]
     if ranked.ranks.nll is not None:
         nll = np.full(len(ranked.covered), np.nan)
         nll[ranked.covered] = ranked.ranks.nll
-        has_nll = ~np.isnan(nll)
-        columns.append(_Column(ranked.model, PERPLEXITY, np.where(has_nll, nll, 0.0), has_nll))
-    return columns
+        measures.append(_Measure(ranked.model, PERPLEXITY, nll, ~np.isnan(nll)))
+    return measures
 
 
-def _by_population(columns: list[_Column], members: Bool) -> list[tuple[Bool, list[int]]]:
-    """Columns, by their places, that are defined on the same targets of a cohort; no empty ones."""
+def _of_queries(measure: _Measure, population: Bool, query: npt.NDArray[np.int64]) -> Float64:
+    """The metric of each query; a likelihood is the mean of its targets'. (Q,)"""
+    values = measure.of_target[population]
+    if measure.metric != PERPLEXITY:
+        return metric_of(values.astype(np.int32), measure.metric, query=query)
+    return np.asarray(np.bincount(query, weights=values) / np.bincount(query))
+
+
+def _by_population(measures: list[_Measure], members: Bool) -> list[tuple[Bool, list[int]]]:
+    """Measures, by their places, that are defined on the same targets of a cohort; none empty."""
     groups: dict[bytes, tuple[Bool, list[int]]] = {}
-    for place, column in enumerate(columns):
-        population = column.defined & members
+    for place, measure in enumerate(measures):
+        population = measure.defined & members
         if population.any():
             groups.setdefault(population.tobytes(), (population, []))[1].append(place)
     return list(groups.values())

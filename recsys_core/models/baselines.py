@@ -1,8 +1,9 @@
 """What every model stands beside: popularity, recent popularity, last-item transitions.
 
-Each is fitted on events before a cut, for the items known before it, and scores from the user's
-last known item alone. Scores are log-probabilities over the vocabulary, (B, V + 1) float32; column
-0, PAD, is -inf. `out` is room for them; what is the same for everybody is a read-only view instead.
+Each is fitted on the first `counts[u]` (U + 1,) events of every user, for the items known by then,
+and scores from the user's last known item alone. Scores are log-probabilities over the vocabulary,
+(B, V + 1) float32; column 0, PAD, is -inf. `out` is room for them; what is the same for everybody
+is a read-only view instead.
 
 What was counted rarely is backed off (Witten and Bell, 1991): a count of n events on d different
 items leaves the weight of d events to what is known more surely, so every item has a probability.
@@ -20,9 +21,6 @@ import numpy.typing as npt
 
 from recsys_core.data.events import Events
 
-MICROSECONDS_PER_HOUR = 3_600_000_000
-
-Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -49,28 +47,30 @@ class Popularity:
         return np.broadcast_to(self.log_probability, out.shape)
 
 
-def fit_popularity(events: Events, cut: int, *, n_items: int) -> Popularity:
-    """Popularity by all events before `cut` (microseconds), one added to each item's count."""
-    counts = _counts(events.item_idx[events.timestamp < cut], n_items)
-    counts[1:] += 1.0
-    return Popularity(counts / counts.sum())
+def fit_popularity(events: Events, counts: Int64, *, n_items: int) -> Popularity:
+    """Popularity by all known events, one added to each item's count."""
+    of_item = _counts(events.item_idx[events.within(counts)], n_items)
+    of_item[1:] += 1.0
+    return Popularity(of_item / of_item.sum())
 
 
-def fit_recent_popularity(events: Events, cut: int, *, n_items: int, hours: float) -> Popularity:
-    """Popularity by the events of the `hours` before `cut`, backed off by overall popularity."""
-    counts = _counts(events.item_idx[_in_window(events.timestamp, cut, hours)], n_items)
-    different = max(1, int(np.count_nonzero(counts)))
-    smoothed = counts + different * fit_popularity(events, cut, n_items=n_items).share
+def fit_recent_popularity(events: Events, counts: Int64, *, n_items: int, since: int) -> Popularity:
+    """Popularity by the known events from `since` (microseconds) on, backed off by overall
+    popularity."""
+    recent = events.within(counts) & (events.timestamp >= since)
+    of_item = _counts(events.item_idx[recent], n_items)
+    different = max(1, int(np.count_nonzero(of_item)))
+    smoothed = of_item + different * fit_popularity(events, counts, n_items=n_items).share
     return Popularity(smoothed / smoothed.sum())
 
 
 def fit_popularity_within(
-    events: Events, cut: int, *, n_items: int, hours: float | None
+    events: Events, counts: Int64, *, n_items: int, since: int | None
 ) -> Popularity:
-    """Recent popularity in the window of `hours`; None has no window: popularity."""
-    if hours is None:
-        return fit_popularity(events, cut, n_items=n_items)
-    return fit_recent_popularity(events, cut, n_items=n_items, hours=hours)
+    """Recent popularity from `since` on; None has no window: popularity."""
+    if since is None:
+        return fit_popularity(events, counts, n_items=n_items)
+    return fit_recent_popularity(events, counts, n_items=n_items, since=since)
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,17 @@ class Transitions:
 
 
 def fit_transitions(
-    events: Events, cut: int, *, backoff: Popularity, hours: float | None
+    events: Events, counts: Int64, *, backoff: Popularity, since: int | None
 ) -> Transitions:
-    """Transitions between consecutive events of a user, across sessions too, before `cut`.
+    """Transitions between consecutive known events of a user, across sessions too.
 
-    `hours` counts only those whose later event lies in the `hours` before it; None counts all.
+    With `since` (microseconds) only those whose later event lies at or after it; None counts all.
     """
     user = events.user_idx
-    pair = user[1:] == user[:-1]  # events are ordered by time: the first lies before the cut too
-    pair &= _in_window(events.timestamp[1:], cut, hours)
+    pair = user[1:] == user[:-1]  # events are in order: where the later is known, the first is too
+    pair &= events.within(counts)[1:]
+    if since is not None:
+        pair &= events.timestamp[1:] >= since
     last = events.item_idx[:-1][pair].astype(np.int64)
     following = events.item_idx[1:][pair].astype(np.int64)
     # an item that arrived later, in a late delivery, has no row and no column
@@ -129,13 +131,6 @@ def fit_transitions(
         next_item=columns.astype(np.int32),
         count=counts.astype(np.float64),
     )
-
-
-def _in_window(timestamp: Int64, cut: int, hours: float | None) -> Bool:
-    before = timestamp < cut
-    if hours is None:
-        return before
-    return before & (timestamp >= cut - round(hours * MICROSECONDS_PER_HOUR))
 
 
 def _counts(item_idx: Int32, n_items: int) -> Float64:

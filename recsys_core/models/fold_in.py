@@ -13,11 +13,13 @@ batched.)
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
+from recsys_core.models.embeddings import Embeddings
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -28,6 +30,26 @@ bounded."""
 
 EVENTS_AT_ONCE = 262_144
 """Bounds the memory of the gathered item vectors: 64 MiB at 64 dimensions."""
+
+
+class UserVectors(Protocol):
+    """Where the transductive embeddings of users come from."""
+
+    def vectors(self, events: Events, user_idx: Int64, *, count: Int64) -> Float32:
+        """Those of users (B,) of whom the first `count` (B,) events may be read. (B, D)"""
+
+
+@dataclass(frozen=True)
+class FreeRows:
+    """The rows that stage one learned for its users: the ablation `learned_phi`."""
+
+    rows: Float32  # (U + 1, D)
+
+    def vectors(self, events: Events, user_idx: Int64, *, count: Int64) -> Float32:  # noqa: ARG002 (as of every `UserVectors`)
+        """Each user's row, zero where `count` is; who came after stage one has none, zero too."""
+        there = (user_idx < len(self.rows)) & (count > 0)
+        rows = self.rows[np.where(there, user_idx, 0)]
+        return np.where(there[:, None], rows, np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,16 @@ class FoldIn:
             variance=np.maximum(variance, 0.0).astype(np.float32),
             l2=l2,
             limit=limit,
+        )
+
+    @classmethod
+    def of(cls, embeddings: Embeddings) -> "FoldIn":
+        """The one of stage one's output."""
+        return cls.fit(
+            embeddings.items,
+            embeddings.item_bias,
+            l2=embeddings.fold_in_l2,
+            limit=FOLD_IN_LIMIT,
         )
 
     def vectors(self, events: Events, user_idx: Int64, *, count: Int64) -> Float32:

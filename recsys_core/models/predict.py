@@ -10,27 +10,38 @@ from recsys_core.models.two_time_scale import TwoTimeScale
 
 Int64 = npt.NDArray[np.int64]
 
+EVENTS_AT_ONCE = 2**17
+"""Bounds the memory of a batch's outputs: 128 MiB a layer of 256 numbers."""
+
 
 @torch.inference_mode()
 def user_vectors(
     model: TwoTimeScale, events: Events, *, user_idx: Int64, history: Int64, batch: int = 2048
 ) -> npt.NDArray[np.float32]:
-    """Each user's vector after their first `history` events. (N, D)
+    """What each user's first `history` events ask of the item table. (N, D)
 
     `events` holds known items only (`requests.known_events`). Rows are worked through in the order
-    of their length, so that a batch pads little.
+    of their length, so that a batch pads little, and each by its own network alone.
     """
-    spec, fold_in = model.input_spec, model.fold_in
+    spec, fold_in = model.input_spec, model.transductive
     device = model.item_vectors.device
     vectors = np.zeros((len(user_idx), spec.dim), dtype=np.float32)
-    order = np.argsort(history - spec.window_start(history), kind="stable")
-    for first in range(0, len(order), batch):
-        rows = order[first : first + batch]
-        requests = make_requests(
-            spec, fold_in, events, user_idx=user_idx[rows], history=history[rows]
-        )
-        inputs = {
-            name: torch.from_numpy(array).to(device) for name, array in requests.inputs().items()
-        }
-        vectors[rows] = model(**inputs).float().cpu().numpy()
+    length, active = history - spec.window_start(history), spec.is_active(history)
+    size = max(1, min(batch, EVENTS_AT_ONCE // spec.max_length))
+    for network, members in ((model.inactive, ~active), (model.active, active)):
+        order = np.flatnonzero(members)
+        order = order[np.argsort(length[order], kind="stable")]
+        for first in range(0, len(order), size):
+            rows = order[first : first + size]
+            requests = make_requests(
+                spec, fold_in, events, user_idx=user_idx[rows], history=history[rows]
+            )
+            queries = model.cohort_queries(
+                network,
+                torch.from_numpy(requests.items).to(device),
+                torch.from_numpy(requests.gap_seconds).to(device),
+                torch.from_numpy(requests.length).to(device),
+                torch.from_numpy(requests.user_vector).to(device),
+            )
+            vectors[rows] = queries.float().cpu().numpy()
     return vectors

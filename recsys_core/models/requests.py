@@ -2,11 +2,15 @@
 
     events of a user     0 1 2 ... s ... n-1      n events so far
     inactive (n < t*)    [ all n            ]     read by the inactive network; no user vector
-    active   (n >= t*)   [ fold-in ][window ]     the user vector comes from the events before s,
-                                                  the active network reads the rest
+    active   (n >= t*)   [ fold-in          ]     the user vector comes from all events, the active
+                                  [window   ]     network reads the latest as well
 
-s = max(n - K, t* // 2): the window is at most K events, and at promotion it already holds the
-latest ones.
+The window is the latest min(n, K) events, and so bounded is the fold-in: who has K events costs
+what who has 10,000 does. The memory beside the networks reads the different items of
+everybody's history, the latest first, with how often and how lately each occurred
+(`models/own_items.py`).
+
+An ablation (`models/ablations.py`) changes who is answered by which network, from what.
 """
 
 from dataclasses import dataclass
@@ -16,7 +20,9 @@ import numpy.typing as npt
 
 from recsys_core.data.events import Events
 from recsys_core.data.histories import gather_histories
-from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.ablations import Ablation
+from recsys_core.models.fold_in import UserVectors
+from recsys_core.models.own_items import Own, gather_own
 
 Int64 = npt.NDArray[np.int64]
 
@@ -25,13 +31,16 @@ Int64 = npt.NDArray[np.int64]
 class InputSpec:
     """The numbers that shape a model's input.
 
-    `n_items` is the model's vocabulary: items with a larger idx are unknown.
+    `n_items` is the model's vocabulary: items with a larger idx are unknown. `remembered` is how
+    many own items the memory reads at most; 0 for what the networks alone read.
     """
 
     n_items: int
     dim: int
     t_star: int
     window: int
+    remembered: int
+    ablation: Ablation
 
     @property
     def max_length(self) -> int:
@@ -39,13 +48,23 @@ class InputSpec:
         return max(self.t_star - 1, self.window)
 
     def is_active(self, history: Int64) -> npt.NDArray[np.bool_]:
-        """Users with at least t* events are active. (B,)"""
-        return history >= self.t_star
+        """Whom the active network answers: users with at least t* events. (B,)"""
+        if self.ablation == "one_rnn":
+            return np.zeros(len(history), dtype=bool)
+        return history < self.t_star if self.ablation == "swap" else history >= self.t_star
 
     def window_start(self, history: Int64) -> Int64:
         """Where the slice that the network reads begins. (B,)"""
-        start = np.maximum(history - self.window, self.t_star // 2)
+        start = np.maximum(history - self.window, 0)
+        if self.ablation in ("one_rnn", "swap"):
+            return start
+        if self.ablation == "active_static":
+            start = history  # nothing is read: the user vector stays as it is
         return np.where(self.is_active(history), start, 0)
+
+    def folded(self, history: Int64) -> Int64:
+        """How many of the first events the user vector comes from. (B,)"""
+        return np.where(self.is_active(history), history, 0)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,7 @@ class Requests:
     length: Int64  # (B,)
     user_vector: npt.NDArray[np.float32]  # (B, D) zero for inactive users
     active: npt.NDArray[np.bool_]  # (B,)
+    own: Own
 
     def inputs(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name."""
@@ -66,23 +86,26 @@ class Requests:
             "length": self.length,
             "user_vector": self.user_vector,
             "active": self.active,
+            "own_items": self.own.items,
+            "own_numbers": self.own.numbers,
+            "user_numbers": self.own.user_numbers,
         }
 
 
 def make_requests(
-    spec: InputSpec, fold_in: FoldIn, events: Events, *, user_idx: Int64, history: Int64
+    spec: InputSpec, fold_in: UserVectors, events: Events, *, user_idx: Int64, history: Int64
 ) -> Requests:
     """Inputs for users after their first `history` events, all of which must be known items."""
-    start = spec.window_start(history)
-    active = spec.is_active(history)
+    start, folded = spec.window_start(history), spec.folded(history)
     batch = gather_histories(events, user_idx, start=start, stop=history)
-    user_vector = fold_in.vectors(events, user_idx, count=np.where(active, start, 0))
+    user_vector = fold_in.vectors(events, user_idx, count=folded)
     return Requests(
         items=batch.items,
         gap_seconds=batch.gap_seconds,
         length=batch.length,
         user_vector=user_vector,
-        active=active,
+        active=spec.is_active(history),
+        own=gather_own(events, user_idx=user_idx, history=history, most=spec.remembered),
     )
 
 
@@ -92,17 +115,4 @@ def known_events(events: Events, n_items: int) -> Events:
     Where all are known it is the very same object.
     """
     keep = np.asarray(events.item_idx) <= n_items
-    if keep.all():
-        return events
-    kept = np.zeros(len(events) + 1, dtype=np.int64)
-    np.cumsum(keep, out=kept[1:])
-    return Events(
-        offsets=kept[events.offsets],
-        item_idx=events.item_idx[keep],
-        timestamp=events.timestamp[keep],
-        session_idx=events.session_idx[keep],
-        session_start=events.session_start[keep],
-        event_type=events.event_type[keep],
-        value=events.value[keep],
-        source_row=events.source_row[keep],
-    )
+    return events if keep.all() else events.where(keep)

@@ -1,27 +1,39 @@
-"""The two-time-scale recommender (2TS, section 1.2 of its specification): two GRUs by activity.
+"""The two-time-scale recommender (2TS, section 1.2 of its specification): two networks by activity.
 
-    inactive (fast)   h_0 = p                       phi_t = P_in h_t + c
-    active (slow)     h_0 = tanh(W_0 phi_u + c_0)   phi_t = phi_u + gamma P_ac h_t
-    both              x_t = [ v_(i_t) ; emb(gap) ]  h_t = GRU(x_t, h_(t-1))     time_dim 0: v_(i_t)
-    score             s(u, i | t) = <phi_t, v_i> + b_i
+    both              x_t = W [ v_(i_t) ; emb(gap) ] + b     x_0 = a learned start, before any event
+                      o_t = P Stack(x_0 ... x_t; h_0) + c    time_dim 0: v_(i_t) alone is read
+    inactive (fast)   h_0 = p                                phi_t = o_t
+    active (slow)     h_0 = p + tanh(W_0 phi_u + c_0)        phi_t = phi_u + gamma (a_t - phi_u)
+                                                             a_t = o_t + A phi_u
+    score, dot        s(u, i | t) = <phi_t, v_i> + b_i
+    score, cosine     s(u, i | t) = <phi_t / |phi_t|, v_i / |v_i|> / temperature + b_i
 
-Nothing is shared but the item vectors V. phi_u is folded in (`fold_in.py`) from the events before
-the window, so that the active network never sees what it is asked for. Row 0 of V is PAD and scores
-minus infinity.
+gamma is a number for each dimension: 0 is the transductive embedding, 1 what the network says, and
+between them a user who evolves slowly. Nothing is shared but the item vectors V, of which cosine
+reads the directions alone. phi_u is
+folded in (`fold_in.py`) from earlier events than any that the active network is asked for. Row 0 of
+V is PAD and scores minus infinity. `ablations.py` says what may be taken away.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.ablations import Ablation
+from recsys_core.models.backbones import BackboneName
+from recsys_core.models.blocks import Drop, Stack, keep_all
+from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.requests import InputSpec
 
 GAP_BUCKETS = 30
+
+SMALLEST_SQUARE = 1e-12
+"""Added to a squared length before dividing by it: the zero vector stays zero."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +42,60 @@ class TwoTimeScaleConfig:
 
     n_items: int
     dim: int
+    backbone: BackboneName
     hidden: int
+    depth: int
+    ffn: int
     time_dim: int
+    score: Literal["dot", "cosine"]
+    temperature: float
     t_star: int
     window: int
     fold_in_l2: float
     fold_in_limit: int
+    ablation: Ablation
+    free_users: int
+    """Users whose free vectors of stage one the model holds: 0 unless it is `learned_phi`."""
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What the model reads: batches, the export's example and the parity test follow it.
+
+        Nothing is remembered here: a memory stands beside the model.
+        """
+        return InputSpec(
+            n_items=self.n_items,
+            dim=self.dim,
+            t_star=self.t_star,
+            window=self.window,
+            remembered=0,
+            ablation=self.ablation,
+        )
 
 
 class RecurrentNetwork(nn.Module):
-    """A GRU over events: the item's vector, and an embedding of the gap since the event before.
+    """A stack over events: the item's vector, and an embedding of the gap since the event before.
 
     With `time_dim` 0 no gap is read: only the order of events counts.
     """
 
     gap_edges: Tensor
 
-    def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
+    def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__()
+        dim, hidden, time_dim = config.dim, config.hidden, config.time_dim
         self.gap_embedding = nn.Embedding(GAP_BUCKETS + 1, time_dim) if time_dim else None
-        self.gru = nn.GRU(dim + time_dim, hidden, batch_first=True)
+        self.read = nn.Linear(dim + time_dim, hidden)
+        self.start = nn.Parameter(torch.zeros(hidden))
+        self.stack = Stack(
+            config.backbone,
+            width=hidden,
+            depth=config.depth,
+            ffn=config.ffn,
+            max_length=config.input_spec.max_length + 1,  # the start before the events
+        )
         self.project = nn.Linear(hidden, dim)
+        self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
         # bucket b holds gaps of 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm,
         # fall into the same bucket in every runtime
         edges = torch.tensor([2.0**power - 1.0 for power in range(GAP_BUCKETS)])
@@ -63,57 +108,60 @@ class RecurrentNetwork(nn.Module):
         bucket = (gap_seconds.unsqueeze(-1) >= self.gap_edges).sum(-1)  # (B, T)
         return torch.cat([embedded, self.gap_embedding(bucket)], dim=-1)  # (B, T, D + time_dim)
 
-    def states(self, embedded: Tensor, gap_seconds: Tensor, initial: Tensor) -> Tensor:
-        """The state before any event and after each of them. (B, T + 1, H)
+    def outputs(
+        self, embedded: Tensor, gap_seconds: Tensor, initial: Tensor, drop: Drop = keep_all
+    ) -> Tensor:
+        """The output before any event and after each of them. (B, T + 1, H)
 
-        Takes item vectors (B, T, D), gaps (B, T) and the initial state (B, H).
+        Takes item vectors (B, T, D), gaps (B, T) and the initial states of all blocks (B, S).
         """
-        inputs = self.inputs(embedded, gap_seconds)  # (B, T, D + time_dim)
-        # an expanded view as the initial state is refused by cuDNN and by the exporter
-        outputs, _ = self.gru(inputs, initial.unsqueeze(0).contiguous())  # (B, T, H)
-        return torch.cat([initial.unsqueeze(1), outputs], dim=1)  # (B, T + 1, H)
+        events = self.read(self.inputs(embedded, gap_seconds))  # (B, T, H)
+        start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
+        outputs: Tensor = self.stack(drop(torch.cat([start, events], dim=1)), initial, drop)
+        return outputs  # (B, T + 1, H)
 
 
 class InactiveNetwork(RecurrentNetwork):
     """The fast scale: inductive, from a learned prior; it never reads a user's id or vector."""
 
-    def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
-        super().__init__(dim=dim, hidden=hidden, time_dim=time_dim)
-        self.prior = nn.Parameter(torch.zeros(hidden))
-
     def initial(self, user_vector: Tensor) -> Tensor:
-        """The prior, once for each row of `user_vector` (B, D); its values are not read. (B, H)"""
+        """The prior, once for each row of `user_vector` (B, D); its values are not read. (B, S)"""
         return self.prior.unsqueeze(0).expand(user_vector.shape[0], -1)
 
-    def vectors(self, states: Tensor, user_vector: Tensor) -> Tensor:  # noqa: ARG002 (one shape for both networks)
-        """User vectors of states: (..., H) to (..., D)."""
-        projected: Tensor = self.project(states)
+    def vectors(self, outputs: Tensor, user_vector: Tensor) -> Tensor:  # noqa: ARG002 (one shape for both networks)
+        """User vectors of outputs: (..., H) to (..., D)."""
+        projected: Tensor = self.project(outputs)
         return projected
 
 
 class ActiveNetwork(RecurrentNetwork):
-    """The slow scale: the transductive embedding, and a small correction that starts from it."""
+    """The slow scale: a network that knows the transductive embedding, and moves away from it."""
 
-    def __init__(self, *, dim: int, hidden: int, time_dim: int) -> None:
-        super().__init__(dim=dim, hidden=hidden, time_dim=time_dim)
-        self.start = nn.Linear(dim, hidden)
-        self.gamma = nn.Parameter(torch.zeros(()))
+    def __init__(self, config: TwoTimeScaleConfig) -> None:
+        super().__init__(config)
+        self.from_user = nn.Linear(config.dim, self.stack.state_size)
+        self.read_user = nn.Linear(config.dim, config.dim, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(config.dim))
 
     def initial(self, user_vector: Tensor) -> Tensor:
-        """(B, D) to (B, H)."""
-        return torch.tanh(self.start(user_vector))
+        """(B, D) to (B, S)."""
+        return self.prior + torch.tanh(self.from_user(user_vector))
 
-    def vectors(self, states: Tensor, user_vector: Tensor) -> Tensor:
-        """User vectors of states: (..., H) and (..., D) to (..., D).
+    def vectors(self, outputs: Tensor, user_vector: Tensor) -> Tensor:
+        """User vectors of outputs: (..., H) and (..., D) to (..., D).
 
         With gamma = 0 they are exactly `user_vector`.
         """
-        projected: Tensor = self.project(states)
-        return user_vector + self.gamma * projected
+        moved: Tensor = self.read_user(user_vector) + self.project(outputs)
+        vectors: Tensor = user_vector + self.gamma * (moved - user_vector)
+        return vectors
 
 
 class TwoTimeScale(nn.Module):
-    """Both networks, the item table that they share, and what folds a user in."""
+    """Both networks, the item table that they share, and what folds a user in.
+
+    `item_vectors` are what a query is multiplied with: of length 1 where the score is cosine.
+    """
 
     item_vectors: Tensor
     item_bias: Tensor
@@ -121,13 +169,13 @@ class TwoTimeScale(nn.Module):
     fold_in_mean: Tensor
     fold_in_basis: Tensor
     fold_in_variance: Tensor
+    free_rows: Tensor
 
     def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__()
         self.config = config
-        sizes = {"dim": config.dim, "hidden": config.hidden, "time_dim": config.time_dim}
-        self.inactive = InactiveNetwork(**sizes)
-        self.active = ActiveNetwork(**sizes)
+        self.inactive = InactiveNetwork(config)
+        self.active = ActiveNetwork(config)
         self.item_vectors = nn.Parameter(torch.zeros(config.n_items + 1, config.dim))
         self.item_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         # stage one's side, for fold-in: never trained here
@@ -135,14 +183,13 @@ class TwoTimeScale(nn.Module):
         self.register_buffer("fold_in_mean", torch.zeros(config.dim))
         self.register_buffer("fold_in_basis", torch.zeros(config.dim, config.dim))
         self.register_buffer("fold_in_variance", torch.zeros(config.dim))
+        if config.ablation == "learned_phi":
+            self.register_buffer("free_rows", torch.zeros(config.free_users + 1, config.dim))
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the model reads: batches, the export's example and the parity test follow it."""
-        config = self.config
-        return InputSpec(
-            n_items=config.n_items, dim=config.dim, t_star=config.t_star, window=config.window
-        )
+        """What the model reads: that of its configuration."""
+        return self.config.input_spec
 
     @property
     def fold_in(self) -> FoldIn:
@@ -156,6 +203,13 @@ class TwoTimeScale(nn.Module):
             limit=self.config.fold_in_limit,
         )
 
+    @property
+    def transductive(self) -> UserVectors:
+        """Where phi_u comes from, as NumPy."""
+        if self.config.ablation == "learned_phi":
+            return FreeRows(self.free_rows.cpu().numpy())
+        return self.fold_in
+
     def forward(
         self,
         items: Tensor,
@@ -164,37 +218,65 @@ class TwoTimeScale(nn.Module):
         user_vector: Tensor,
         active: Tensor,
     ) -> Tensor:
-        """User vectors after the history: (B, T), (B, T), (B,), (B, D), (B,) to (B, D).
+        """Queries after the history: (B, T), (B, T), (B,), (B, D), (B,) to (B, D).
 
-        PAD steps come after `length` events and are not read: the state is taken at `length`. Both
+        PAD steps come after `length` events and are not read: the output is taken at `length`. Both
         networks run for every row, and `active` picks one of the two vectors.
         """
-        embedded = self.item_vectors[items]  # (B, T, D)
-        last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)
-        vectors = []
-        for network in (self.inactive, self.active):
-            states = network.states(embedded, gap_seconds, network.initial(user_vector))
-            state = states.gather(1, last).squeeze(1)  # (B, H)
-            vectors.append(network.vectors(state, user_vector))  # (B, D)
-        return torch.where(active.unsqueeze(1), vectors[1], vectors[0])
+        inactive, slow = (
+            self.cohort_queries(network, items, gap_seconds, length, user_vector)
+            for network in (self.inactive, self.active)
+        )
+        return torch.where(active.unsqueeze(1), slow, inactive)
 
-    def scores(self, vectors: Tensor) -> Tensor:
+    def cohort_queries(
+        self,
+        network: InactiveNetwork | ActiveNetwork,
+        items: Tensor,
+        gap_seconds: Tensor,
+        length: Tensor,
+        user_vector: Tensor,
+    ) -> Tensor:
+        """The queries of one network alone; inputs as for `forward`. (B, D)"""
+        embedded = self.item_vectors[items]  # (B, T, D)
+        outputs = network.outputs(embedded, gap_seconds, network.initial(user_vector))
+        last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)
+        output = outputs.gather(1, last).squeeze(1)  # (B, H)
+        return self.queries(network.vectors(output, user_vector))  # (B, D)
+
+    def queries(self, vectors: Tensor) -> Tensor:
+        """What user vectors (..., D) are multiplied with the item table as. (..., D)"""
+        if self.config.score == "dot":
+            return vectors
+        return unit_length(vectors) / self.config.temperature
+
+    def scores(self, queries: Tensor) -> Tensor:
         """Logits of all items: (B, D) to (B, V + 1); column 0 (PAD) is minus infinity."""
-        scores = torch.addmm(self.item_bias, vectors, self.item_vectors.T)
+        scores = torch.addmm(self.item_bias, queries, self.item_vectors.T)
         scores[:, 0] = -torch.inf
         return scores
+
+    def set_items(self, vectors: Tensor, bias: Tensor) -> None:
+        """Take up an item table (V + 1, D) with its biases (V + 1,), as this model scores it."""
+        with torch.no_grad():
+            self.item_vectors.copy_(self.item_rows(vectors))
+            self.item_bias.copy_(bias)
+
+    def item_rows(self, vectors: Tensor) -> Tensor:
+        """Trained item vectors (..., D) as they are read and scored: for cosine of length 1."""
+        return vectors if self.config.score == "dot" else unit_length(vectors)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """All weights by name."""
         return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
 
-    def to_json(self) -> dict[str, int | float]:
+    def to_json(self) -> dict[str, int | float | str]:
         """The configuration, to build the model again."""
         return asdict(self.config)
 
     @classmethod
     def from_arrays(
-        cls, config: Mapping[str, int | float], arrays: Mapping[str, npt.NDArray[np.generic]]
+        cls, config: Mapping[str, int | float | str], arrays: Mapping[str, npt.NDArray[np.generic]]
     ) -> "TwoTimeScale":
         """The model of `to_json` and `to_arrays`."""
         model = cls(TwoTimeScaleConfig(**config))  # type: ignore[arg-type]
@@ -202,3 +284,8 @@ class TwoTimeScale(nn.Module):
             {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
         )
         return model.eval()
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors (..., D) divided by their length; zero stays zero."""
+    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + SMALLEST_SQUARE)

@@ -3,12 +3,13 @@
 two_time_scale.onnx   popularity.onnx   same inputs and outputs, so that one engine runs either
 fold_in.safetensors                     stage one's side: turns a history into a user vector
 items.parquet                           the model's vocabulary: the first n_items of the log's
-model.json                              sizes, k, as_of
+model.json                              sizes of networks and memory, k, as_of
 
-inputs    items        (B, T) int64         user_vector  (B, D) float32
-          gap_seconds  (B, T) float32       active       (B,) bool
-          length       (B,) int64           seen_rows    (S,) int64     an item seen_items[s] is
-                                            seen_items   (S,) int64     left out of row seen_rows[s]
+inputs    items        (B, T) int64         own_items    (B, M) int64, M > 0
+          gap_seconds  (B, T) float32       own_numbers  (B, M, .) float32    of these, and of the
+          length       (B,) int64           user_numbers (B, .) float32       user: own_items.py
+          user_vector  (B, D) float32       seen_rows    (S,) int64     an item seen_items[s] is
+          active       (B,) bool            seen_items   (S,) int64     left out of row seen_rows[s]
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
 """
@@ -16,7 +17,7 @@ outputs   top_items    (B, k) int64         best first
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -40,11 +41,25 @@ from recsys_core.tables import ITEM_VOCABULARY, read_table, write_table
 Graph = Literal["two_time_scale", "popularity"]
 GRAPHS: tuple[Graph, ...] = ("two_time_scale", "popularity")
 
-INPUTS = ("items", "gap_seconds", "length", "user_vector", "active", "seen_rows", "seen_items")
+INPUTS = (
+    "items",
+    "gap_seconds",
+    "length",
+    "user_vector",
+    "active",
+    "own_items",
+    "own_numbers",
+    "user_numbers",
+    "seen_rows",
+    "seen_items",
+)
 OUTPUTS = ("top_items", "top_scores")
 
-FORMAT = 1
+FORMAT = 3
 """The version of the folder's layout and of the graphs' inputs and outputs."""
+
+OWN_INPUTS = 32
+"""About as many numbers are worked out of each own item."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ class Bundle:
     items: Vocabulary
     k: int
     as_of: int
+    looked_up: int
+    """The most numbers that a term of the memory looks up or works out for one user."""
 
     def graph(self, graph: Graph) -> Path:
         """The file of a graph."""
@@ -68,7 +85,8 @@ class Bundle:
 def write_bundle(
     folder: Path,
     *,
-    config: Mapping[str, int | float],
+    config: Mapping[str, int | float | str],
+    memory: Mapping[str, Any],
     fold_in: FoldIn,
     items: pa.Table,
     k: int,
@@ -77,8 +95,9 @@ def write_bundle(
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
-    `config` is the model's, `items` its vocabulary table, `as_of` the time of the latest event that
-    it has seen, `popularity_hours` the window of the popularity graph, None where it has none.
+    `config` and `memory` are `TwoTimeScale.to_json` and `Memory.to_json`, `items` the model's
+    vocabulary table, `as_of` the time of the latest event that it has seen, `popularity_hours` the
+    window of the popularity graph, None where it has none.
     """
     write_tensors(
         folder / "fold_in.safetensors",
@@ -92,6 +111,7 @@ def write_bundle(
     write_table(folder / "items.parquet", items, ITEM_VOCABULARY, key=(ITEM_IDX,))
     model = {
         "config": dict(config),
+        "memory": dict(memory),
         "k": k,
         "as_of": as_of,
         "popularity_hours": popularity_hours,
@@ -118,6 +138,8 @@ def read_bundle(folder: Path) -> Bundle:
         dim=config["dim"],
         t_star=config["t_star"],
         window=config["window"],
+        remembered=model["memory"]["length"],
+        ablation=config["ablation"],
     )
     fold_in = FoldIn(
         items=arrays["items"],
@@ -142,4 +164,15 @@ def read_bundle(folder: Path) -> Bundle:
         items=items,
         k=model["k"],
         as_of=model["as_of"],
+        looked_up=_looked_up(model["memory"]),
     )
+
+
+def _looked_up(memory: Mapping[str, Any]) -> int:
+    length, neighbours = memory["length"], memory["neighbours"]
+    by_term = {
+        "own": length * (memory["hidden"] + OWN_INPUTS),
+        "next": min(length, memory["next_length"]) * neighbours,
+        "similar": min(length, memory["similar_length"]) * neighbours,
+    }
+    return max((by_term.get(term, 1) for term in memory["terms"]), default=0)

@@ -1,8 +1,8 @@
 """Scores users with a bundle's graph in ONNX Runtime.
 
 Histories become inputs by the same `make_requests` that training's validation and evaluation use.
-Nothing here needs torch. The (B, V + 1) matrix of scores is the memory, so large vocabularies get
-smaller batches.
+Nothing here needs torch. The (B, V + 1) matrices of scores are most of the space that a batch
+takes, so large vocabularies get smaller batches.
 """
 
 import contextlib
@@ -25,10 +25,18 @@ logger = logging.getLogger(__name__)
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """In the order of preference."""
 
-SCORE_CELLS = 2**25
-"""Scores of one batch: 128 MiB, which the graph holds about three times."""
+SCORE_CELLS = 2**23
+"""Scores of one batch: 32 MiB, which the graph holds about ten times, once for each term of the
+memory."""
 
 MAX_BATCH = 4096
+
+EVENTS_AT_ONCE = 2**17
+"""Events of one batch: 128 MiB for each layer of 256 numbers an event."""
+
+LOOKED_UP_AT_ONCE = 2**23
+"""Numbers that a term of the memory looks up or works out for one batch: 32 MiB, and as items twice
+that."""
 
 FATAL, WARNING = 4, 2
 
@@ -68,8 +76,18 @@ class ScoringEngine:
 
     @property
     def max_batch(self) -> int:
-        """The largest number of users at once that the memory of scores allows."""
-        return max(1, min(MAX_BATCH, SCORE_CELLS // (self.bundle.spec.n_items + 1)))
+        """The largest number of users at once that the space for scores, events and looked up
+        numbers allows."""
+        spec = self.bundle.spec
+        return max(
+            1,
+            min(
+                MAX_BATCH,
+                SCORE_CELLS // (spec.n_items + 1),
+                EVENTS_AT_ONCE // (spec.max_length + 1),
+                LOOKED_UP_AT_ONCE // max(1, self.bundle.looked_up),
+            ),
+        )
 
     def top_items(
         self, known: Events, user_idx: Int64, *, k: int, seen_filter: bool, batch: int = MAX_BATCH

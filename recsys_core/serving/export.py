@@ -1,4 +1,4 @@
-"""A model and its top-k as one ONNX graph: history in, the best items out.
+"""Networks, memory and top-k as one ONNX graph: history in, the best items out.
 
 The graphs hold weights and nothing of where they were made: the same model gives the same bytes in
 any folder. The second export in one process fails (torch 2.13, a GRU with a dynamic T), so each has
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +23,24 @@ from torch.export import Dim
 
 from recsys_core.artifacts import atomic_path
 from recsys_core.errors import ModelError
+from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Graph
 
 OPSET = 20
 PROTOBUF_LIMIT = 2**31 - 1
 
-# the names of the dimensions of each input and output; D and k are numbers
+# the names of the dimensions of each input and output; the others are numbers
 DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "items": ("B", "T"),
     "gap_seconds": ("B", "T"),
     "length": ("B",),
     "user_vector": ("B", None),
     "active": ("B",),
+    "own_items": ("B", "M"),
+    "own_numbers": ("B", "M", None),
+    "user_numbers": ("B", None),
     "seen_rows": ("S",),
     "seen_items": ("S",),
     "top_items": ("B", None),
@@ -45,17 +51,13 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class TwoTimeScaleTop(nn.Module):
-    """The two-time-scale model with its top k."""
+    """The two-time-scale model and the memory beside it, with their top k."""
 
-    bias: Tensor
-
-    def __init__(self, model: TwoTimeScale, k: int) -> None:
+    def __init__(self, model: TwoTimeScale, memory: Memory, k: int) -> None:
         super().__init__()
         self.model = model
+        self.memory = memory
         self.k = k
-        bias = model.item_bias.detach().clone()
-        bias[0] = -torch.inf  # PAD is no candidate
-        self.register_buffer("bias", bias)
 
     def forward(
         self,
@@ -64,6 +66,9 @@ class TwoTimeScaleTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
+        own_items: Tensor,
+        own_numbers: Tensor,
+        user_numbers: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -71,8 +76,14 @@ class TwoTimeScaleTop(nn.Module):
         vectors = self.model(items, gap_seconds, length, user_vector, active)  # (B, D)
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
-        scores = nn.functional.linear(vectors, self.model.item_vectors, self.bias)  # (B, V + 1)
-        return best_items(scores, seen_rows, seen_items, k=self.k)
+        table, bias = self.model.item_vectors, self.model.item_bias
+        logits = nn.functional.linear(vectors, table, bias)  # (B, V + 1)
+        scores = self.memory(logits, active, own_items, own_numbers, user_numbers)  # (B, V + 1)
+        # PAD is no candidate: as if everybody had seen it
+        rows = torch.arange(length.shape[0])  # (B,)
+        out_rows = torch.cat([rows, seen_rows])  # (B + S,)
+        out_items = torch.cat([torch.zeros_like(rows), seen_items])  # (B + S,)
+        return best_items(scores, out_rows, out_items, k=self.k)
 
 
 class PopularityTop(nn.Module):
@@ -92,6 +103,9 @@ class PopularityTop(nn.Module):
         length: Tensor,
         user_vector: Tensor,  # noqa: ARG002
         active: Tensor,  # noqa: ARG002
+        own_items: Tensor,  # noqa: ARG002
+        own_numbers: Tensor,  # noqa: ARG002
+        user_numbers: Tensor,  # noqa: ARG002
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -115,23 +129,30 @@ def best_items(
 def export_graphs(
     folder: Path,
     *,
-    config: Mapping[str, int | float],
+    config: Mapping[str, int | float | str],
     weights: Arrays,
+    memory_config: Mapping[str, Any],
+    memory_weights: Arrays,
     popularity: npt.NDArray[np.float32],
     k: int,
 ) -> None:
     """Write `two_time_scale.onnx` and `popularity.onnx` into `folder`, in two processes.
 
-    `config` and `weights` are `TwoTimeScale.to_json` and `to_arrays`; `popularity` (V + 1,) scores
-    all items, PAD -inf. Raises `ModelError` where a weight is not finite, or k is more than the
-    items.
+    `config` and `weights` are `TwoTimeScale.to_json` and `to_arrays`, those of the memory likewise;
+    `popularity` (V + 1,) scores all items, PAD -inf. Raises `ModelError` where a weight is not
+    finite, the memory is of other items, or k is more than the items.
     """
     n_items, dim = int(config["n_items"]), int(config["dim"])
     if not 1 <= k <= n_items:
         raise ModelError(
             f"cannot export a top {k} of {n_items} items; k must be from 1 to {n_items}"
         )
-    _check_finite({**weights, "popularity": popularity[1:]})
+    if memory_config["n_items"] != n_items:
+        raise ModelError(
+            f"the memory knows {memory_config['n_items']} items and the model {n_items}; both must "
+            "come from one run of refit"
+        )
+    _check_finite({**weights, **memory_weights, "popularity": popularity[1:]})
     if popularity.shape != (n_items + 1,) or popularity[0] != -np.inf:
         raise ModelError(
             f"popularity has shape {popularity.shape} and {popularity[0]} for PAD; the graph "
@@ -143,7 +164,15 @@ def export_graphs(
             max_workers=2, mp_context=spawn, max_tasks_per_child=1
         ) as processes:
             jobs = [
-                processes.submit(_export_two_time_scale, folder, dict(config), dict(weights), k),
+                processes.submit(
+                    _export_two_time_scale,
+                    folder,
+                    config=dict(config),
+                    weights=dict(weights),
+                    memory_config=dict(memory_config),
+                    memory_weights=dict(memory_weights),
+                    k=k,
+                ),
                 processes.submit(_export_popularity, folder, popularity, dim, k),
             ]
             for job in jobs:
@@ -166,10 +195,17 @@ def _check_finite(arrays: Arrays) -> None:
 
 
 def _export_two_time_scale(
-    folder: Path, config: dict[str, int | float], weights: Arrays, k: int
+    folder: Path,
+    *,
+    config: dict[str, int | float | str],
+    weights: Arrays,
+    memory_config: dict[str, Any],
+    memory_weights: Arrays,
+    k: int,
 ) -> None:
     model = TwoTimeScale.from_arrays(config, weights)
-    _export(TwoTimeScaleTop(model, k), folder, "two_time_scale", dim=model.config.dim, k=k)
+    memory = Memory.from_arrays(memory_config, memory_weights)
+    _export(TwoTimeScaleTop(model, memory, k), folder, "two_time_scale", dim=model.config.dim, k=k)
 
 
 def _export_popularity(folder: Path, score: npt.NDArray[np.float32], dim: int, k: int) -> None:
@@ -208,7 +244,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) 
         raise ModelError(
             f"{graph}: the graph has {model.ByteSize()} bytes, one ONNX file holds "
             f"{PROTOBUF_LIMIT}; "
-            "use a smaller train_embeddings.dim"
+            "use a smaller train_memory.neighbours or train_embeddings.dim"
         )
     onnx.checker.check_model(model)
     with atomic_path(folder / f"{graph}.onnx") as temporary:
@@ -223,6 +259,9 @@ def _example(dim: int) -> tuple[Tensor, ...]:
         torch.tensor([2, 4, 0]),
         torch.ones(3, dim),
         torch.tensor([False, True, False]),
+        torch.tensor([[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]),
+        torch.ones(3, 7, len(ITEM_NUMBERS)),
+        torch.ones(3, len(USER_NUMBERS)),
         torch.tensor([0, 0, 1, 1, 1]),
         torch.tensor([1, 1, 1, 1, 1]),
     )
@@ -239,7 +278,11 @@ def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
     for port in ports:
         sizes = port.type.tensor_type.shape.dim
         letters = DIMENSIONS[port.name]
-        fixed = k if port.name in OUTPUTS else dim
+        fixed = {
+            "user_vector": dim,
+            "own_numbers": len(ITEM_NUMBERS),
+            "user_numbers": len(USER_NUMBERS),
+        }.get(port.name, k)
         for axis, (size, letter) in enumerate(zip(sizes, letters, strict=True)):
             if letter is None and size.dim_value != fixed:
                 raise ModelError(

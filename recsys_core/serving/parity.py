@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
+from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import Own, gather_own
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.engine import open_session
@@ -29,14 +32,18 @@ class Parity:
     max_difference: float
 
 
-def two_time_scale_scores(model: TwoTimeScale) -> Callable[[Inputs], Float32]:
-    """Scores of all items by the model itself, in torch. (B, V + 1)"""
+def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inputs], Float32]:
+    """Scores of all items by the model and the memory themselves, in torch. (B, V + 1)"""
 
     @torch.inference_mode()
     def scores(inputs: Inputs) -> Float32:
-        names = ("items", "gap_seconds", "length", "user_vector", "active")
-        vectors = model(**{name: torch.from_numpy(inputs[name]) for name in names})
-        values: Float32 = model.scores(vectors).numpy()
+        of_networks = ("items", "gap_seconds", "length", "user_vector", "active")
+        queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
+        logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
+        names = ("active", "own_items", "own_numbers", "user_numbers")
+        read = {name: torch.from_numpy(inputs[name]) for name in names}
+        values: Float32 = memory(logits, **read).numpy()
+        values[:, 0] = -np.inf
         return values
 
     return scores
@@ -58,8 +65,9 @@ def check_parity(
     """Compare a graph on the CPU with the model that it was exported from.
 
     Inputs: every length from 0 to the longest in one batch, and one by one the shortest and
-    longest; users active and inactive; nothing seen, some seen, all but a few seen. Raises
-    `ModelError` at the first difference.
+    longest; users active and inactive; nothing seen, some seen, all but a few seen; from none to
+    all of `spec.remembered` own items, of few events and of many. Raises `ModelError` at the first
+    difference.
     """
     session = open_session(graph.read_bytes(), threads=1, providers=("CPUExecutionProvider",))
     batches = rows = 0
@@ -115,17 +123,31 @@ def compare_top(
 
 def example_inputs(spec: InputSpec, *, rng: np.random.Generator) -> Iterator[Inputs]:
     """Batches of random inputs, as `check_parity` says."""
-    every = np.arange(spec.max_length + 1)
+    every, most = np.arange(spec.max_length + 1), spec.remembered
     for length in (every, rng.permutation(every), every[:1], every[1:2], every[-1:]):
         for share in (0.0, 0.3, 1.0):
-            yield _random_inputs(spec, length, seen_share=share, rng=rng)
+            yield _random_inputs(spec, length, width=most, seen_share=share, rng=rng)
+    for width in remembered_widths(most):
+        yield _random_inputs(spec, every, width=width, seen_share=0.3, rng=rng)
+
+
+def remembered_widths(most: int) -> list[int]:
+    """Numbers of own items from the fewest, 1, to `most`: 1, 2, 3, 5, 9, 17 ..."""
+    steps = (1, *(2**power + 1 for power in range(most.bit_length())))
+    return sorted({*(width for width in steps if width < most), most})
 
 
 def _random_inputs(
-    spec: InputSpec, length: npt.NDArray[np.int64], *, seen_share: float, rng: np.random.Generator
+    spec: InputSpec,
+    length: npt.NDArray[np.int64],
+    *,
+    width: int,
+    seen_share: float,
+    rng: np.random.Generator,
 ) -> Inputs:
-    rows, width = len(length), max(1, int(length.max()))
-    valid = np.arange(width) < length[:, None]  # (B, T)
+    """A row for each of `length`; `width` own items."""
+    rows, longest = len(length), max(1, int(length.max()))
+    valid = np.arange(longest) < length[:, None]  # (B, T)
     # edges of the model's gap buckets among them, where a comparison must fall on the same side
     gaps = np.concatenate([[-1.0], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
     seen = rng.random((rows, spec.n_items)) < seen_share  # (B, V)
@@ -133,12 +155,43 @@ def _random_inputs(
     seen_rows, seen_columns = np.nonzero(seen)
     active = rng.random(rows) < 0.5
     vector = rng.standard_normal((rows, spec.dim)) * active[:, None]
+    own = _random_own(spec, rows, width=width, rng=rng)
     return {
         "items": np.where(valid, rng.integers(1, spec.n_items + 1, valid.shape), 0),
         "gap_seconds": np.where(valid, rng.choice(gaps, valid.shape), 0.0).astype(np.float32),
         "length": length,
         "user_vector": vector.astype(np.float32),
         "active": active,
+        "own_items": own.items,
+        "own_numbers": own.numbers,
+        "user_numbers": own.user_numbers,
         "seen_rows": seen_rows,
         "seen_items": seen_columns + 1,
     }
+
+
+def _random_own(spec: InputSpec, rows: int, *, width: int, rng: np.random.Generator) -> Own:
+    """Users who have from none to `width` own items, after from none to thousands of events.
+
+    Their numbers are counted of histories that are drawn, so that they go together as those of
+    users do.
+    """
+    different = rng.integers(0, width + 1, rows)  # (B,)
+    length = different * rng.choice([1, 2, 30], rows)  # (B,)
+    offsets = np.concatenate([[0, 0], np.cumsum(length)])
+    row = np.repeat(np.arange(rows), length)  # (H,)
+    first = rng.integers(0, spec.n_items, rows)  # consecutive ones: no two alike
+    item = 1 + (first[row] + rng.integers(0, different[row])) % spec.n_items
+    n = len(row)
+    events = Events(
+        offsets=offsets,
+        item_idx=item.astype(np.int32),
+        timestamp=np.cumsum(rng.choice([0, 1, 1_000_000, 86_400_000_000], n)),
+        session_idx=np.zeros(n, dtype=np.int64),
+        session_start=np.zeros(n, dtype=bool),
+        event_type=np.zeros(n, dtype=np.int8),
+        value=np.full(n, np.nan, dtype=np.float32),
+        source_row=np.arange(n, dtype=np.int64),
+    )
+    users = np.arange(1, rows + 1)
+    return gather_own(events, user_idx=users, history=length, most=width)

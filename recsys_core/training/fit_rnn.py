@@ -1,39 +1,62 @@
-"""Stage two: the two networks of the two-time-scale model, trained side by side on one item table.
+"""Stage two: the two networks of the two-time-scale model, first as one, then each by itself.
 
-Each batch belongs to one network; each network has its own optimiser, and the item table, started
-from stage one and pulled towards it, has a third. All targets of a window are predicted at once.
+together   one network learns from every event, and with it the item table, started from stage one
+           and pulled towards it
+inactive   both networks begin as that one; then each learns from the events of its own cohort
+active     alone, and is judged by them. The item table stands still: it is the other's too
+
+A cohort alone is often too little to learn an order of events from: networks that begin apart lose
+to one network that answers everybody. All targets of a window are predicted at once.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from recsys_core.data.histories import gather_histories
 from recsys_core.models.embeddings import Embeddings
-from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
-from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import known_events
-from recsys_core.models.two_time_scale import (
-    ActiveNetwork,
-    InactiveNetwork,
-    TwoTimeScale,
-    TwoTimeScaleConfig,
-)
+from recsys_core.models.two_time_scale import ActiveNetwork, InactiveNetwork, TwoTimeScale
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
-from recsys_core.training.log_until import LogUntil, log_popularity
-from recsys_core.training.losses import pull, sampled_softmax
-from recsys_core.training.row_table import RowTable, load_optimiser_state, optimiser_state
-from recsys_core.training.samplers import Candidates, NegativeSampler
+from recsys_core.training.batches import Batch, make_batch
+from recsys_core.training.dropout import Dropout
+from recsys_core.training.initial_model import initial_model, parted
+from recsys_core.training.log_until import LogUntil
+from recsys_core.training.objectives import SampledObjective, SoftmaxObjective
+from recsys_core.training.optimisers import (
+    load_optimiser_state,
+    network_optimiser,
+    optimiser_state,
+    rate_factor,
+    set_learning_rate,
+)
+from recsys_core.training.samplers import NegativeSampler
 from recsys_core.training.validation import Validation
-from recsys_core.training.windows import Windows, active_windows, bucket_by_length, inactive_windows
+from recsys_core.training.windows import (
+    Windows,
+    active_windows,
+    bucket_by_length,
+    inactive_windows,
+    windows_of_all,
+)
+
+Phase = Literal["together", "inactive", "active"]
+TOGETHER: Phase = "together"
+PHASES: tuple[Phase, ...] = (TOGETHER, "inactive", "active")
+
+STEPS_A_MESSAGE = 8
+"""Between two messages the loss stays on its device, so that a GPU need not wait for the CPU."""
 
 
 class RnnTrainer:
-    """Trains a `TwoTimeScale` on the events of `log`."""
+    """Trains a `TwoTimeScale` on the events of `log`.
+
+    `after` is the model of the phase before: none before `together`, and a phase of one network
+    leaves the other as it is there.
+    """
 
     stage = "train_rnn"
 
@@ -46,7 +69,12 @@ class RnnTrainer:
         seed: int,
         device: torch.device,
         validation: Validation | None,
+        phase: Phase = TOGETHER,
+        after: TwoTimeScale | None = None,
     ) -> None:
+        assert (phase == TOGETHER) == (after is None), "a phase apart begins with a trained model"
+        if phase != TOGETHER:
+            params = replace(params, finetune_items=False)
         self._log = log
         self._params = params
         self._seed = seed
@@ -55,147 +83,158 @@ class RnnTrainer:
         self.metric_name = "" if validation is None else validation.metric_name
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
-        self._sampler = NegativeSampler(
-            torch.from_numpy(log.item_frequency(self._weights)),
+        self.phase = phase
+        if after is None:
+            begun = initial_model(log, params, embeddings=embeddings, seed=seed, together=True)
+        elif after.config.ablation == "one_rnn" != params.ablation:
+            begun = parted(after, log, params, embeddings=embeddings, seed=seed)
+        else:
+            begun = after
+        self.model = begun.to(device)
+        self._fold_in = self.model.transductive
+        self._objective = self._make_objective()
+        self._items = self._objective.table
+        self._rates = {
+            "inactive": params.learning_rate_inactive,
+            "active": params.learning_rate_active,
+        }
+        self._optimisers = {
+            name: network_optimiser(
+                self._network(name), learning_rate=rate, weight_decay=params.weight_decay
+            )
+            for name, rate in self._rates.items()
+        }
+
+    def _make_objective(self) -> SoftmaxObjective | SampledObjective:
+        """What is minimised; its item table begins as the model's."""
+        params, model = self._params, self.model
+        if params.ablation == "no_stage1":
+            params = replace(params, item_pull=0.0)  # there is nothing to be near to
+        values = torch.cat(
+            [model.item_vectors.detach(), model.item_bias.detach().unsqueeze(1)], dim=1
+        )  # (V + 1, D + 1)
+        if params.loss == "softmax":
+            return SoftmaxObjective(values, params, item_rows=model.item_rows)
+        sampler = NegativeSampler(
+            torch.from_numpy(self._log.item_frequency(self._weights)),
             power=params.sampling_power,
             draws=params.negatives,
         )
-        self.model = initial_model(log, params, embeddings=embeddings, seed=seed).to(device)
-        self._fold_in = self.model.fold_in
-        self._stage_one = torch.cat(
-            [self.model.item_vectors.detach(), self.model.item_bias.detach().unsqueeze(1)], dim=1
-        )  # (V + 1, D + 1)
-        self._items = RowTable(self._stage_one.clone(), learning_rate=params.learning_rate_items)
-        self._optimisers = {
-            "inactive": torch.optim.Adam(
-                self.model.inactive.parameters(), lr=params.learning_rate_inactive
-            ),
-            "active": torch.optim.Adam(
-                self.model.active.parameters(), lr=params.learning_rate_active
-            ),
-        }
+        return SampledObjective(values, params, item_rows=model.item_rows, sampler=sampler)
+
+    def _network(self, name: str) -> InactiveNetwork | ActiveNetwork:
+        return self.model.active if name == "active" else self.model.inactive
 
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
-        """One pass over the windows of both networks, mixed; see `loop.Trainer`."""
-        params = self._params
-        rng = generator(self._seed, self.stage, "windows", number)
-        draws = torch.Generator().manual_seed(derive_seed(self._seed, self.stage, "draws", number))
-        windows = {
-            "inactive": inactive_windows(self._counts, t_star=params.t_star),
-            "active": active_windows(
-                self._counts, t_star=params.t_star, window=params.window, rng=rng
-            ),
-        }
+        """One pass over the windows of the phase; see `loop.Trainer`."""
+        rng = generator(self._seed, self.stage, self.phase, "windows", number)
+        negatives = torch.Generator().manual_seed(
+            derive_seed(self._seed, self.stage, self.phase, "negatives", number)
+        )
+        dropped = torch.Generator(self._device).manual_seed(
+            derive_seed(self._seed, self.stage, self.phase, "dropout", number)
+        )
+        windows = self._windows(rng)
         batches = [
             (name, batch)
             for name, part in windows.items()
-            for batch in bucket_by_length(part, budget=params.batch, rng=rng)
+            for batch in bucket_by_length(part, budget=self._params.batch, rng=rng)
         ]
         total = sum(int((part.stop - part.first_target).sum()) for part in windows.values())
-        done, losses = 0, 0.0
+        done, losses = 0, torch.zeros((), device=self._device)
         self.model.train()
-        self._set_learning_rates(number)
-        for index in rng.permutation(len(batches)):
+        for step, index in enumerate(rng.permutation(len(batches))):
             name, batch = batches[index]
+            self._set_learning_rates(number, step, steps=len(batches))
             targets = int((batch.stop - batch.first_target).sum())
-            losses += self._step(name, batch, draws) * targets
+            losses += targets * self._step(name, batch, negatives, dropped)
             done += targets
-            yield done, total, losses / done
+            if (step + 1) % STEPS_A_MESSAGE == 0 or step + 1 == len(batches):
+                yield done, total, float(losses) / done
 
-    def _set_learning_rates(self, number: int) -> None:
-        """Rates fall by a factor each epoch, so that the later ones settle the weights."""
+    def _windows(self, rng: np.random.Generator) -> dict[str, Windows]:
+        """What is learned from in one epoch, by the network that learns it."""
+        counts, window, lead = self._counts, self._params.window, self._params.lead
+        t_star = self.model.config.t_star
+        if self.phase == TOGETHER or self._params.ablation == "one_rnn":
+            return {"inactive": windows_of_all(counts, window=window, lead=lead, rng=rng)}
+        if self.phase == "inactive":
+            return {"inactive": inactive_windows(counts, t_star=t_star)}
+        return {"active": active_windows(counts, t_star=t_star, window=window, lead=lead, rng=rng)}
+
+    def _set_learning_rates(self, epoch: int, step: int, *, steps: int) -> None:
         params = self._params
-        factor = params.rate_decay ** (number - 1)
-        self._items.learning_rate = factor * params.learning_rate_items
-        for name, rate in (
-            ("inactive", params.learning_rate_inactive),
-            ("active", params.learning_rate_active),
-        ):
-            for group in self._optimisers[name].param_groups:
-                group["lr"] = factor * rate
-
-    def _step(self, name: str, windows: Windows, draws: torch.Generator) -> float:
-        params, events, device = self._params, self._log.events, self._device
-        network: InactiveNetwork | ActiveNetwork = getattr(self.model, name)
-        inputs = gather_histories(
-            events, windows.user_idx, start=windows.start, stop=windows.stop - 1
+        factor = rate_factor(
+            epoch, step, steps=steps, warmup=params.warmup, decay=params.rate_decay
         )
-        targets, weights, chosen = self._targets(windows, width=inputs.items.shape[1] + 1)
-        if name == "active":
-            folded = self._fold_in.vectors(events, windows.user_idx, count=windows.start)
-        else:
-            folded = np.zeros((len(windows), self.model.config.dim), dtype=np.float32)
-        user_vector = torch.from_numpy(folded).to(device)  # (B, D)
-        items = torch.from_numpy(inputs.items).to(device)  # (B, T)
-        gaps = torch.from_numpy(inputs.gap_seconds).to(device)  # (B, T)
-        drawn = self._sampler.draw(draws)
-        candidates = Candidates(drawn.items.to(device), drawn.log_expected.to(device))
-        mask = torch.from_numpy(chosen).to(device)  # (B, T + 1)
-        target = torch.from_numpy(targets).to(device)  # (N,)
-        embedded, positive, negative = self._items.gather([items, target, candidates.items])
-        dropped = dropout(embedded[..., :-1], params.dropout, draws)  # (B, T, D)
-        states = network.states(dropped, gaps, network.initial(user_vector))  # (B, T + 1, H)
-        start = user_vector.unsqueeze(1).expand(-1, states.shape[1], -1)[mask]  # (N, D)
-        vectors = network.vectors(dropout(states[mask], params.dropout, draws), start)  # (N, D)
-        # on CUDA the large product runs in bfloat16; the recurrence stays in float32, for
-        # autocast would run it in float16, whose gradients underflow without loss scaling
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            nll = sampled_softmax(
-                vectors,
-                target,
-                positive=(positive[:, :-1], positive[:, -1]),
-                candidates=candidates,
-                negative=(negative[:, :-1], negative[:, -1]),
-            ).float()
-        loss = (torch.from_numpy(weights).to(device) * nll).mean()
-        if params.finetune_items:
-            loss = loss + params.item_pull * pull(positive, self._stage_one[target]).mean()
+        if self.phase != TOGETHER:
+            factor *= params.apart_rate
+        self._items.set_learning_rate(factor * params.learning_rate_items)
+        for name, rate in self._rates.items():
+            set_learning_rate(self._optimisers[name], factor * rate)
+
+    def _step(
+        self, name: str, windows: Windows, negatives: torch.Generator, dropped: torch.Generator
+    ) -> Tensor:
+        """Learn from one batch; returns its loss before that. ()"""
+        params, network = self._params, self._network(name)
+        batch = make_batch(
+            self._log.events,
+            windows,
+            weights=self._weights,
+            fold_in=self._fold_in,
+            device=self._device,
+        )
+
+        def queries(embedded: Tensor) -> Tensor:
+            return self._queries(network, batch, embedded, dropped)
+
+        loss = self._objective.loss(batch, queries, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), params.grad_clip)
         self._optimisers[name].step()
         self._optimisers[name].zero_grad(set_to_none=True)
         if params.finetune_items:
             self._items.step()
-        return float(loss.detach())
+        else:
+            self._items.forget()
+        return loss.detach()
 
-    def _targets(
-        self, windows: Windows, *, width: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """What states are asked for: targets (N,), their weights (N,), which states (B, T + 1)."""
-        position = windows.start[:, None] + np.arange(width)  # (B, T + 1)
-        chosen = (position >= windows.first_target[:, None]) & (position < windows.stop[:, None])
-        rows = (self._log.events.offsets[windows.user_idx][:, None] + position)[chosen]
-        return self._log.events.item_idx[rows].astype(np.int64), self._weights[rows], chosen
+    def _queries(
+        self,
+        network: InactiveNetwork | ActiveNetwork,
+        batch: Batch,
+        embedded: Tensor,
+        dropped: torch.Generator,
+    ) -> Tensor:
+        """What is asked of the item table at each target: (B, T, D) to (N, D)."""
+        params = self._params
+        events = Dropout(params.embedding_dropout, dropped).whole_vectors(embedded)  # (B, T, D)
+        initial = network.initial(batch.user_vector)  # (B, S)
+        outputs = network.outputs(
+            events, batch.gap_seconds, initial, Dropout(params.dropout, dropped)
+        )  # (B, T + 1, H)
+        asked = outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
+        user_vector = batch.user_vector.index_select(0, batch.row)  # (N, D)
+        return self.model.queries(network.vectors(asked, user_vector))  # (N, D)
 
     def validate(self) -> float:
-        """The validation metric of the whole, routed model."""
+        """The validation metric of the whole, routed model, on the targets that it was given."""
         assert self._validation is not None
-        model = self.finished_model()
-        known = known_events(self._log.events, self._log.n_items)
-
-        def vectors(
-            user_idx: npt.NDArray[np.int64], history: npt.NDArray[np.int64]
-        ) -> npt.NDArray[np.float32]:
-            return user_vectors(model, known, user_idx=user_idx, history=history)
-
-        return self._validation.metric(
-            vectors,
-            model.item_vectors.detach().cpu().numpy(),
-            model.item_bias.detach().cpu().numpy(),
-        )
+        return self._validation.metric_of_model(self.finished_model(), self._log)
 
     def finished_model(self) -> TwoTimeScale:
         """The model with the item table as it is now, ready to predict."""
-        with torch.no_grad():
-            self.model.item_vectors.copy_(self._items.values[:, :-1])
-            self.model.item_bias.copy_(self._items.values[:, -1])
+        if self._params.finetune_items:
+            values = self._items.values.detach()
+            self.model.set_items(values[:, :-1], values[:, -1])
         return self.model.eval()
 
     def _network_weights(self) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": value.detach()
             for name in self._optimisers
-            for key, value in getattr(self.model, name).named_parameters()
+            for key, value in self._network(name).named_parameters()
         }
 
     def weights(self) -> dict[str, Tensor]:
@@ -220,82 +259,6 @@ class RnnTrainer:
         self._items.load_state(_below(state, "items."))
         for name, optimiser in self._optimisers.items():
             load_optimiser_state(optimiser, _below(state, f"optimiser.{name}."))
-
-
-def initial_model(
-    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
-) -> TwoTimeScale:
-    """Networks drawn from the seed, and the item vectors of stage one.
-
-    Before any event the inactive network predicts for the mean active user.
-    """
-    config = TwoTimeScaleConfig(
-        n_items=log.n_items,
-        dim=embeddings.dim,
-        hidden=params.hidden,
-        time_dim=params.time_dim,
-        t_star=params.t_star,
-        window=params.window,
-        fold_in_l2=embeddings.fold_in_l2,
-        fold_in_limit=FOLD_IN_LIMIT,
-    )
-    draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
-    model = TwoTimeScale(config)
-    for name, parameter in sorted(model.named_parameters()):
-        if name.startswith(("inactive.", "active.")):
-            _initialise(name, parameter, draws)
-    fold_in = FoldIn.fit(
-        embeddings.items,
-        embeddings.item_bias,
-        l2=embeddings.fold_in_l2,
-        limit=FOLD_IN_LIMIT,
-    )
-    active = log.counts >= params.t_star
-    with torch.no_grad():
-        model.active.gamma.fill_(params.gamma)
-        if active.any():
-            mean = embeddings.users[active].mean(axis=0)
-            model.inactive.project.bias.copy_(torch.from_numpy(mean))
-        model.item_vectors.copy_(torch.from_numpy(embeddings.items))
-        model.item_bias.copy_(torch.from_numpy(_initial_bias(log, params, embeddings=embeddings)))
-        model.fold_in_items.copy_(torch.from_numpy(fold_in.items))
-        model.fold_in_mean.copy_(torch.from_numpy(fold_in.mean))
-        model.fold_in_basis.copy_(torch.from_numpy(fold_in.basis))
-        model.fold_in_variance.copy_(torch.from_numpy(fold_in.variance))
-    return model
-
-
-def _initial_bias(
-    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings
-) -> npt.NDArray[np.float32]:
-    """Stage one's biases; with a half-life the log popularity of the weighted log instead. (V + 1,)
-
-    Vectors are best learned from the whole log, but how popular an item is, from its last hours.
-    """
-    if params.half_life_days is None:
-        return embeddings.item_bias
-    return log_popularity(log.item_frequency(log.weights(params.half_life_days)))
-
-
-def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> None:
-    """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, vectors zero."""
-    with torch.no_grad():
-        if name.endswith("weight_hh_l0"):
-            for gate in parameter.chunk(3):
-                nn.init.orthogonal_(gate, generator=draws)
-        elif parameter.dim() == 2:
-            bound = parameter.shape[1] ** -0.5
-            parameter.uniform_(-bound, bound, generator=draws)
-        else:
-            parameter.zero_()
-
-
-def dropout(values: Tensor, share: float, draws: torch.Generator) -> Tensor:
-    """Zeroes a share of the values and scales the rest; drawn on the CPU, from `draws` alone."""
-    if share == 0.0:
-        return values
-    keep = torch.rand(values.shape, generator=draws) >= share
-    return values * (keep.to(values.device) / (1.0 - share))
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

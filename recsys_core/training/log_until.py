@@ -1,10 +1,11 @@
-"""The part of the log that a fit may see: everything before a time."""
+"""The part of the log that a fit may see: what is known at a cut."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 
 Int64 = npt.NDArray[np.int64]
@@ -18,37 +19,44 @@ OLDEST_WEIGHT = 5e-4
 
 @dataclass(frozen=True)
 class LogUntil:
-    """Events earlier than `until`; a user's are the first `counts[user_idx]` of their rows."""
+    """The events that are known at a cut; a user's are the first `counts[user_idx]` of their rows.
+
+    Each of them is of a known item: `cuts.known_part` gives such a log.
+    """
 
     events: Events
-    until: int
-    n_items: int
-    """Items that appeared before `until`: exactly those have idx <= n_items."""
+    cut: Cut
     type_weights: Float32 | None = None
     """Weight of each event type in the loss; None: all alike."""
 
     @property
+    def n_items(self) -> int:
+        """Items that are known: exactly those have idx <= n_items."""
+        return self.cut.n_items
+
+    @property
     def counts(self) -> Int64:
         """Events of each user. (U + 1,)"""
-        return self.events.counts_before(self.until)
+        return self.cut.counts
 
     @property
     def rows(self) -> Int64:
         """Row numbers of the events."""
-        return np.flatnonzero(self.events.timestamp < self.until)
+        return np.flatnonzero(self.cut.known(self.events))
 
     def weights(self, half_life_days: float | None) -> Float32:
-        """Weight of every event in the loss, mean 1 over the events before `until`. (N,)
+        """Weight of every event in the loss, mean 1 over the events before the cut. (N,)
 
         It is that of the event's type, times what its age leaves: an event `half_life_days` older
         than another weighs half as much, since what people want now is closer to what they wanted
         yesterday than a month ago. Age alone leaves no less than `OLDEST_WEIGHT`, so that an item
-        that is no longer asked for keeps a trained vector.
+        that is no longer asked for keeps a trained vector. A half-life needs a cut at one time.
         """
         weight = np.ones(len(self.events))
         if half_life_days is not None:
-            age = (self.until - self.events.timestamp) / MICROSECONDS_PER_DAY
-            # events after `until` are never trained on; unclipped their weight could overflow
+            now = self.cut.one_time("a half-life")
+            age = (now - self.events.timestamp) / MICROSECONDS_PER_DAY
+            # events after the cut are never trained on; unclipped their weight could overflow
             weight = np.maximum(np.exp2(-np.maximum(age, 0.0) / half_life_days), OLDEST_WEIGHT)
         if self.type_weights is not None:
             weight *= self.type_weights[self.events.event_type]

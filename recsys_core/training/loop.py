@@ -64,7 +64,8 @@ class Fit:
     """One fit of a trainer: iterating over `run()` trains it, and leaves it at its best epoch.
 
     With `patience`, every epoch is validated and training ends after that many epochs without a
-    better metric; without, it runs `max_epochs` and the last epoch is the best.
+    better metric; without, it runs `max_epochs` and the last epoch is the best. With `judge_start`
+    too, where it began is validated as epoch 0, and kept where no epoch is better.
     """
 
     def __init__(
@@ -75,20 +76,26 @@ class Fit:
         max_epochs: int,
         patience: int | None,
         checkpoint: Checkpoint | None,
+        judge_start: bool = False,
     ) -> None:
         self._trainer = trainer
+        self._judge_start = judge_start
         self._phase = phase
         self._max_epochs = max_epochs
         self._patience = patience
         self._checkpoint = checkpoint
         self.curve: list[EpochRow] = []
         self.best_epoch = 0
-        self._best_metric = float("-inf")
+        self.best_metric = float("-inf")
         self._best: dict[str, Tensor] = {}
 
     def run(self) -> Iterator[Progress]:
         """Train, from the checkpoint where there is one; yields what happens."""
         self._resume()
+        if not self._best:
+            self._keep(0)
+            if self._judge_start and self._patience is not None:
+                self.best_metric = self._trainer.validate()
         while not self._finished():
             number = len(self.curve) + 1
             loss, total = float("nan"), 0
@@ -106,15 +113,16 @@ class Fit:
                     f"{number}; lower the learning rates in params.yaml"
                 )
             self.curve.append(EpochRow(number, loss, metric))
-            if metric is None or metric > self._best_metric:
-                self._best_metric = float("-inf") if metric is None else metric
-                self.best_epoch = number
-                self._best = {
-                    name: value.clone() for name, value in self._trainer.weights().items()
-                }
+            if metric is None or metric > self.best_metric:
+                self.best_metric = float("-inf") if metric is None else metric
+                self._keep(number)
             self._save()
             yield self._progress(number, total, total, loss, metric)
         self._trainer.load_weights(self._best)
+
+    def _keep(self, number: int) -> None:
+        self.best_epoch = number
+        self._best = {name: value.clone() for name, value in self._trainer.weights().items()}
 
     def _finished(self) -> bool:
         if len(self.curve) >= self._max_epochs:
@@ -144,7 +152,7 @@ class Fit:
         note = {
             "fingerprint": self._checkpoint.fingerprint,
             "best_epoch": self.best_epoch,
-            "best_metric": self._best_metric if self._patience is not None else None,
+            "best_metric": self.best_metric if self._patience is not None else None,
             "curve": [[row.epoch, row.loss, row.metric] for row in self.curve],
         }
         arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
@@ -162,7 +170,7 @@ class Fit:
         self._best = _below(tensors, "best/")
         self.best_epoch = note["best_epoch"]
         if note["best_metric"] is not None:
-            self._best_metric = note["best_metric"]
+            self.best_metric = note["best_metric"]
         self.curve = [EpochRow(*row) for row in note["curve"]]
 
 

@@ -1,39 +1,159 @@
-"""Losses as plain functions."""
+"""Losses as plain functions.
+
+    s_i = <phi, v_i> + b_i      phi a query (D,), v_i and b_i an item's row and bias
+
+softmax           -log p(target), p = softmax(s) over the whole catalogue
+sampled_softmax   the same, with the partition estimated from shared candidates
+bpr_max           the target above the strongest of the candidates
+"""
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from recsys_core.training.samplers import Candidates
 
+Rows = tuple[Tensor, Tensor]
+"""Vectors (N, D) and biases (N,) of items."""
+
+
+class SampledLoss(Protocol):
+    """A loss of each row against candidates that all rows share."""
+
+    def __call__(
+        self,
+        vectors: Tensor,
+        targets: Tensor,
+        *,
+        positive: Rows,
+        candidates: Candidates,
+        negative: Rows,
+    ) -> Tensor:
+        """`vectors` (N, D), `targets` (N,) item_idx, `positive` the rows of the targets, `negative`
+        those of the candidates, (M, D) and (M,). (N,)"""
+
+
+def full_softmax(
+    vectors: Tensor, targets: Tensor, *, items: Rows, weights: Tensor, cells: int
+) -> Tensor:
+    """The mean over rows of weight * -log p(target) in the full softmax. ()
+
+    `vectors` (N, D), `targets` (N,) item_idx, `items` the whole table (V + 1, D) and (V + 1,), row
+    0 PAD and left out, `weights` (N,). At most `cells` logits, or those of one row, exist at any
+    time. Since the weights are given, the gradients are worked out along with the loss, so nothing
+    is computed twice and only they are kept.
+    """
+    table, bias = items
+    loss: Tensor = _FullSoftmax.apply(vectors, targets, table, bias, weights, cells)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        vectors: Tensor,
+        targets: Tensor,
+        table: Tensor,
+        bias: Tensor,
+        weights: Tensor,
+        cells: int,
+    ) -> Tensor:
+        rows = max(1, cells // len(table))
+        real, real_bias, target = table[1:], bias[1:], targets - 1
+        share = weights / len(weights)  # (N,)
+        of_vectors = torch.empty_like(vectors)
+        of_table, of_bias = torch.zeros_like(table), torch.zeros_like(bias)
+        learns_table = ctx.needs_input_grad[2]  # type: ignore[attr-defined]
+        loss = torch.zeros((), device=vectors.device, dtype=vectors.dtype)
+        for first in range(0, len(vectors), rows):
+            part = slice(first, first + rows)
+            # under autocast the three products run in bfloat16, all else in float32
+            logits = torch.addmm(real_bias, vectors[part], real.T).to(vectors.dtype)  # (N', V)
+            at_target = logits.gather(1, target[part].unsqueeze(1))  # (N', 1)
+            largest = logits.amax(1, keepdim=True)  # (N', 1)
+            wanted = logits.sub_(largest).exp_()  # (N', V)
+            total = wanted.sum(1, keepdim=True)  # (N', 1)
+            loss += (share[part] * (total.log() + largest - at_target).squeeze(1)).sum()
+            wanted *= share[part].unsqueeze(1) / total
+            # d loss / d logits = share * (p - 1 at the target)
+            wanted.scatter_add_(1, target[part].unsqueeze(1), -share[part].unsqueeze(1))
+            of_vectors[part] = wanted @ real
+            if learns_table:
+                of_table[1:] += wanted.T @ vectors[part]
+                of_bias[1:] += wanted.sum(0)
+        ctx.save_for_backward(of_vectors, of_table, of_bias)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        of_vectors, of_table, of_bias = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient * of_vectors, None, gradient * of_table, gradient * of_bias, None, None
+
 
 def sampled_softmax(
     vectors: Tensor,
     targets: Tensor,
     *,
-    positive: tuple[Tensor, Tensor],
+    positive: Rows,
     candidates: Candidates,
-    negative: tuple[Tensor, Tensor],
+    negative: Rows,
 ) -> Tensor:
     """-log p(target) for each row, with the partition estimated from shared candidates. (N,)
 
-        s_i = <phi, v_i> + b_i
-        Z   = exp(s_target) + sum over candidates j other than the target of exp(s_j - log E_j)
+        Z = exp(s_target) + sum over candidates j other than the target of exp(s_j - log E_j)
 
     E_j is how often the sampler expects to draw j, so that the sum is unbiased for that over the
     whole catalogue, whatever the sampler (log q correction). With every item as a candidate and
-    E = 1 this is the full softmax, exactly.
-
-    `vectors` (N, D), `targets` (N,) item_idx, `positive` the vectors (N, D) and biases (N,) of the
-    targets, `negative` those of the candidates, (M, D) and (M,).
+    E = 1 this is the full softmax, exactly. See `SampledLoss`.
     """
-    positive_vectors, positive_bias = positive
+    target_score = _target_scores(vectors, positive)  # (N,)
     negative_vectors, negative_bias = negative
-    target_score = (vectors * positive_vectors).sum(-1) + positive_bias  # (N,)
     offset = negative_bias - candidates.log_expected  # (M,)
     scores = torch.addmm(offset, vectors, negative_vectors.T)  # (N, M)
     scores = scores.masked_fill(targets.unsqueeze(1) == candidates.items, -torch.inf)
     partition = torch.logaddexp(torch.logsumexp(scores, dim=1), target_score)  # (N,)
     return partition - target_score
+
+
+def bpr_max(
+    vectors: Tensor,
+    targets: Tensor,
+    *,
+    positive: Rows,
+    candidates: Candidates,
+    negative: Rows,
+    score_penalty: float,
+) -> Tensor:
+    """The target against the candidates, each weighted by its own softmax. (N,)
+
+        L = -log sum_j w_j sigmoid(s_target - s_j) + score_penalty * sum_j w_j s_j^2
+
+    w is the softmax of the candidates' scores (BPR-max with score regularisation, of GRU4Rec:
+    Hidasi and Karatzoglou, CIKM 2018). The target is never its own candidate; a row without any
+    other has no loss. See `SampledLoss`.
+    """
+    target_score = _target_scores(vectors, positive)  # (N,)
+    negative_vectors, negative_bias = negative
+    scores = torch.addmm(negative_bias, vectors, negative_vectors.T)  # (N, M)
+    same = targets.unsqueeze(1) == candidates.items  # (N, M)
+    alone = same.all(dim=1)  # (N,)
+    # a row that is left out keeps its scores: minus infinity in all of them has no gradient
+    barred = same & ~alone.unsqueeze(1)
+    log_weight = torch.log_softmax(scores.masked_fill(barred, -torch.inf), dim=1)  # (N, M)
+    above = torch.nn.functional.logsigmoid(target_score.unsqueeze(1) - scores)  # (N, M)
+    ranking = -torch.logsumexp(log_weight + above, dim=1)  # (N,)
+    penalty = (log_weight.exp() * scores.square()).sum(dim=1)  # (N,)
+    return (ranking + score_penalty * penalty).masked_fill(alone, 0.0)
+
+
+def _target_scores(vectors: Tensor, positive: Rows) -> Tensor:
+    positive_vectors, positive_bias = positive
+    return (vectors * positive_vectors).sum(-1) + positive_bias  # (N,)
 
 
 def pull(rows: Tensor, anchor: Tensor | float = 0.0) -> Tensor:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys_core.training.optimisers import load_optimiser_state, optimiser_state, set_learning_rate
+
 
 class RowTable:
     """Rows are gathered once a batch; `step` applies SparseAdam to those rows alone.
@@ -18,14 +20,9 @@ class RowTable:
         self._rows: Tensor | None = None
         self._gathered: Tensor | None = None
 
-    @property
-    def learning_rate(self) -> float:
+    def set_learning_rate(self, rate: float) -> None:
         """The rate of the next step."""
-        return float(self._optimiser.param_groups[0]["lr"])
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self._optimiser.param_groups[0]["lr"] = rate
+        set_learning_rate(self._optimiser, rate)
 
     def gather(self, indices: Sequence[Tensor]) -> list[Tensor]:
         """The rows of each index tensor; gradients flow back to them until `step`."""
@@ -53,6 +50,10 @@ class RowTable:
             check_invariants=False,
         )
         self._optimiser.step()  # type: ignore[no-untyped-call]
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave the table as it is, whatever was gathered."""
         self.values.grad = None
         self._rows = self._gathered = None
 
@@ -64,31 +65,3 @@ class RowTable:
         """Take up a state of `state`."""
         self.values.data.copy_(state["values"])
         load_optimiser_state(self._optimiser, state)
-
-
-def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments and step counts of an optimiser as flat named tensors."""
-    flat = {}
-    for index, moments in optimiser.state_dict()["state"].items():
-        for name, value in moments.items():
-            flat[f"{index}.{name}"] = torch.as_tensor(value)
-    return flat
-
-
-def load_optimiser_state(optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Give an optimiser the moments of `optimiser_state`.
-
-    Names without a number before the dot are not its own, and are passed over.
-    """
-    state: dict[int, dict[str, Tensor | int]] = {}
-    for name, value in flat.items():
-        index, _, moment = name.partition(".")
-        if index.isdigit():
-            state.setdefault(int(index), {})[moment] = (
-                int(value)
-                if isinstance(optimiser, torch.optim.SparseAdam) and moment == "step"
-                else value
-            )
-    full = optimiser.state_dict()
-    full["state"] = state
-    optimiser.load_state_dict(full)

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -13,9 +17,13 @@ class Candidates:
     items: Tensor  # (M,) item_idx
     log_expected: Tensor  # (M,) log of how often each is expected; 0 where all are here
 
+    def to(self, device: torch.device) -> "Candidates":
+        """The same on a device."""
+        return Candidates(self.items.to(device), self.log_expected.to(device))
+
 
 class NegativeSampler:
-    """Draws items in proportion to frequency ** power, with replacement.
+    """Draws items in proportion to frequency ** power, with replacement; with power 0 all alike.
 
     Where the catalogue has no more items than draws, it gives the whole of it.
     """
@@ -31,16 +39,39 @@ class NegativeSampler:
         weight = frequency[1:].double() ** power  # (V,)
         share = weight / weight.sum()
         self._draws = draws
-        self._cumulative = torch.cumsum(share, 0)  # (V,)
+        keep, other = alias_table(share.numpy())
+        self._keep, self._other = torch.from_numpy(keep), torch.from_numpy(other)
         self._log_expected = (torch.log(share) + torch.log(torch.tensor(float(draws)))).float()
 
     def draw(self, generator: torch.Generator) -> Candidates:
-        """Candidates for one batch, on the CPU."""
+        """Candidates for one batch, on the CPU, at the same cost whatever the catalogue."""
         if self._complete is not None:
             return self._complete
-        uniform = torch.rand(self._draws, generator=generator, dtype=torch.float64)
-        # the last sum can fall short of 1 by a rounding
-        position = torch.searchsorted(self._cumulative, uniform).clamp_max(
-            len(self._cumulative) - 1
-        )
+        n_items = len(self._keep)
+        place = torch.rand(self._draws, generator=generator, dtype=torch.float64) * n_items
+        # the product can be rounded up to n_items
+        cell = place.long().clamp_max(n_items - 1)
+        kept = place - cell < self._keep[cell]
+        position = torch.where(kept, cell, self._other[cell])
         return Candidates(items=position + 1, log_expected=self._log_expected[position])
+
+
+def alias_table(share: Float64) -> tuple[Float64, npt.NDArray[np.int64]]:
+    """For each cell the share of it that is its own item's, and whose the rest is. (V,) twice
+
+    A cell drawn uniformly and then one of its two items gives item i with probability `share[i]`
+    (Walker 1977, in the linear time of Vose 1991). `share` (V,) is positive and sums to 1.
+    """
+    n_items = len(share)
+    scaled = (share * n_items).tolist()
+    keep, other = [1.0] * n_items, list(range(n_items))
+    small = [item for item, value in enumerate(scaled) if value < 1.0]
+    large = [item for item, value in enumerate(scaled) if value >= 1.0]
+    while small and large:
+        low, high = small.pop(), large[-1]
+        keep[low], other[low] = scaled[low], high
+        scaled[high] -= 1.0 - scaled[low]
+        if scaled[high] < 1.0:
+            small.append(large.pop())
+    # what is left in either list is 1 but for rounding, and keeps its whole cell
+    return np.array(keep), np.array(other, dtype=np.int64)

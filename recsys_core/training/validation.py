@@ -1,16 +1,23 @@
-"""The validation metric of a model in training: next-item prediction, ranked in full."""
+"""The validation metric of a model in training: next items, ranked in full."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.cuts import Period
 from recsys_core.data.events import Events
 from recsys_core.errors import DataError
 from recsys_core.evaluation.metrics import metric_of
-from recsys_core.evaluation.ranks import rank_targets
+from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import Targets, targets_of
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.requests import known_events
+from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.sections import TargetKind
+from recsys_core.training.log_until import LogUntil
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -21,36 +28,78 @@ BATCH = 256
 
 
 class Validation:
-    """A fixed draw of at most `limit` validation targets, each ranked in the whole vocabulary."""
+    """A fixed draw of about `limit` validation targets at most, each ranked in the vocabulary."""
 
     def __init__(
         self,
         events: Events,
         *,
-        start: int,
-        end: int,
-        n_items: int,
+        period: Period,
+        kind: TargetKind,
+        seen_filter: bool,
         metric_name: str,
         limit: int,
         rng: np.random.Generator,
     ) -> None:
         self.metric_name = metric_name
         self._events = events
-        targets = successive_targets(events, start, end=end, n_items=n_items)
+        self._seen_filter = seen_filter
+        self._candidates = candidates_at(events, period.before)
+        targets = targets_of(kind, events, period, n_items=period.before.n_items)
         if len(targets) == 0:
             raise DataError(
-                "no event of the validation period has an earlier event of its user, so nothing "
-                "can be chosen on it; make `split` in params.yaml longer, unless no user of this "
-                "log ever comes back"
+                f"the validation period has no {kind} targets (an event with an earlier event of "
+                "its user, at least), so nothing can be chosen on it; make `split` in params.yaml "
+                "longer, unless no user of this log ever comes back"
             )
         if len(targets) > limit:
-            targets = targets.take(np.sort(rng.choice(len(targets), limit, replace=False)))
+            query = targets.query  # one query's targets stay together
+            n_queries = int(query[-1]) + 1
+            drawn = rng.choice(n_queries, max(1, limit * n_queries // len(targets)), replace=False)
+            targets = targets.take(np.isin(query, drawn))
         self._targets = targets
 
+    def among(self, members: npt.NDArray[np.bool_]) -> "Validation":
+        """The same for some of the targets (N,) alone; of a query all or none."""
+        part = copy.copy(self)
+        part._targets = self._targets.take(np.flatnonzero(members))
+        return part
+
+    @property
+    def targets(self) -> Targets:
+        """What is ranked after each epoch."""
+        return self._targets
+
     def metric(self, vectors_of: VectorsOf, item_vectors: Float32, item_bias: Float32) -> float:
-        """Mean over the targets; an unknown target counts as a miss."""
+        """Mean over the queries; a target that is no candidate counts as a miss."""
         targets = self._targets
         vectors = vectors_of(targets.user_idx.astype(np.int64), targets.history.astype(np.int64))
-        scorer = vector_scorer(vectors, item_vectors=item_vectors, item_bias=item_bias)
-        ranks = rank_targets(scorer, targets, events=self._events, batch=BATCH, seen_filter=False)
-        return float(metric_of(ranks.rank, self.metric_name).mean())
+        return self.metric_of_scorer(
+            vector_scorer(vectors, item_vectors=item_vectors, item_bias=item_bias)
+        )
+
+    def metric_of_model(self, model: TwoTimeScale, log: LogUntil) -> float:
+        """That of a model which answers from the events of `log`."""
+        known = known_events(log.events, log.n_items)
+
+        def vectors(user_idx: Int64, history: Int64) -> Float32:
+            return user_vectors(model, known, user_idx=user_idx, history=history)
+
+        return self.metric(
+            vectors,
+            model.item_vectors.detach().cpu().numpy(),
+            model.item_bias.detach().cpu().numpy(),
+        )
+
+    def metric_of_scorer(self, scorer: Scorer) -> float:
+        """The same for any scores of `targets`."""
+        targets = self._targets
+        ranks = rank_targets(
+            scorer,
+            targets,
+            events=self._events,
+            candidates=self._candidates,
+            batch=BATCH,
+            seen_filter=self._seen_filter,
+        )
+        return float(metric_of(ranks.rank, self.metric_name, query=targets.query).mean())

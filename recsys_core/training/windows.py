@@ -2,21 +2,31 @@
 
 inactive   the first t* events of every user, active ones included: all of them are targets
 
-active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks of
-           K / 2 at a phase drawn anew each epoch, and each block is read from about K / 2
-           events before it, not before t* // 2
+active     users with more than t* events; the targets t*, t* + 1, ... are cut into blocks at a
+           phase drawn anew each epoch, and each block is read from about `lead` K events before
+           it, so that window and block have K events together; all before it are folded in
 
            events     0 . . . . s . . . . b . . . . e
-           fold-in    [ < s    ]
-           network              [ read   ][ targets ]
+           fold-in    [                 ]
+           network              [ lead   ][ targets ]
+
+together   the same blocks over all of every history, nobody folded in: one network for everybody,
+           which the two begin as
+
+A short lead costs fewer reads a target; a long one trains on what the network will be asked for,
+since a user with many events is read over K of them.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+
+ROUNDING = 1e-9
+"""A share of .8 of 10 events is 8 of them, whatever 1 - .2 comes to in floating point."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Windows:
     start: Int64  # (W,)
     first_target: Int64  # (W,)
     stop: Int64  # (W,)
+    folded: Int64  # (W,) the first events that the user vector comes from
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -37,7 +48,11 @@ class Windows:
     def take(self, rows: Int64) -> "Windows":
         """Some of the windows."""
         return Windows(
-            self.user_idx[rows], self.start[rows], self.first_target[rows], self.stop[rows]
+            self.user_idx[rows],
+            self.start[rows],
+            self.first_target[rows],
+            self.stop[rows],
+            self.folded[rows],
         )
 
     @property
@@ -49,24 +64,44 @@ class Windows:
 def inactive_windows(counts: Int64, *, t_star: int) -> Windows:
     """The first t* events of each user; `counts` (U + 1,) are the users' training events."""
     user_idx = np.flatnonzero(counts).astype(np.int64)
-    zero = np.zeros(len(user_idx), dtype=np.int64)
-    return Windows(user_idx, zero, zero, np.minimum(counts[user_idx], t_star))
+    start = np.zeros(len(user_idx), dtype=np.int64)
+    return Windows(user_idx, start, start, np.minimum(counts[user_idx], t_star), start)
 
 
-def active_windows(counts: Int64, *, t_star: int, window: int, rng: np.random.Generator) -> Windows:
-    """Blocks of targets from the t*-th on, with a random phase for each user."""
-    users = np.flatnonzero(counts > t_star).astype(np.int64)
-    block = max(1, window // 2)
-    phase = rng.integers(1, block + 1, size=len(users))
-    beyond = np.maximum(counts[users] - t_star - phase, 0)
-    blocks = 1 + -(-beyond // block)
+def active_windows(
+    counts: Int64, *, t_star: int, window: int, lead: float, rng: np.random.Generator
+) -> Windows:
+    """Blocks of targets from the t*-th on, with a random phase for each user.
+
+    `lead` is the share of the window that is read before its first target.
+    """
+    block = max(1, math.floor(window * (1.0 - lead) + ROUNDING))
+    user, first_target, stop = _blocks(counts, after=t_star, size=block, rng=rng)
+    start = np.maximum(first_target - (window - block + 1), 0)
+    return Windows(user, start, first_target, stop, folded=first_target)
+
+
+def windows_of_all(counts: Int64, *, window: int, lead: float, rng: np.random.Generator) -> Windows:
+    """Blocks of targets from the first event on, for a network that answers everybody."""
+    windows = active_windows(counts, t_star=0, window=window, lead=lead, rng=rng)
+    return replace(windows, folded=np.zeros(len(windows), dtype=np.int64))
+
+
+def _blocks(
+    counts: Int64, *, after: int, size: int, rng: np.random.Generator
+) -> tuple[Int64, Int64, Int64]:
+    """User, first event and end of blocks of `size` events that cover all from the `after`-th on,
+    with a random phase for each user. (W,) each"""
+    users = np.flatnonzero(counts > after).astype(np.int64)
+    phase = rng.integers(1, size + 1, size=len(users))
+    beyond = np.maximum(counts[users] - after - phase, 0)
+    blocks = 1 + -(-beyond // size)
     user = np.repeat(users, blocks)
     number = np.arange(len(user)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    first_stop = t_star + np.repeat(phase, blocks)
-    stop = np.minimum(first_stop + number * block, counts[user])
-    first_target = np.where(number == 0, t_star, first_stop + (number - 1) * block)
-    start = np.maximum(first_target - (window - block + 1), t_star // 2)
-    return Windows(user, start, first_target, stop)
+    first_stop = after + np.repeat(phase, blocks)
+    stop = np.minimum(first_stop + number * size, counts[user])
+    first = np.where(number == 0, after, first_stop + (number - 1) * size)
+    return user, first, stop
 
 
 def bucket_by_length(windows: Windows, *, budget: int, rng: np.random.Generator) -> list[Windows]:

@@ -7,16 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.artifacts import read_json, write_json
+from recsys_core.artifacts import write_json
+from recsys_core.data.cuts import Cut, Cuts
 from recsys_core.data.events import Events
 from recsys_core.data.oracle import read_oracle
-from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
+from recsys_core.evaluation.baselines import (
+    WITH_LIKELIHOOD,
+    Choice,
+    Fits,
+    choose_settings,
+    label,
+)
+from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
-from recsys_core.evaluation.ranks import Scorer, rank_targets
+from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
-from recsys_core.evaluation.scorers import baseline_scorer, vector_scorer
+from recsys_core.evaluation.scorers import history_scorer, memory_scorer, vector_scorer
 from recsys_core.evaluation.summary import (
     Ranked,
     differences,
@@ -24,15 +32,15 @@ from recsys_core.evaluation.summary import (
     metrics_table,
     ranks_table,
 )
-from recsys_core.evaluation.targets import Targets, events_in_period, successive_targets
+from recsys_core.evaluation.targets import Targets, events_in_period, targets_of
 from recsys_core.evaluation.truth import oracle_scorer
-from recsys_core.evaluation.windows import Windows, choose_windows
 from recsys_core.layout import Layout
-from recsys_core.models.baselines import fit_popularity, fit_popularity_within, fit_transitions
+from recsys_core.models.history_model import HistoryModel
+from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import TwoTimeScale
-from recsys_core.sections import Evaluate
+from recsys_core.sections import BaselineName, Evaluate
 from recsys_core.tables import (
     ITEM_VOCABULARY,
     METRICS,
@@ -41,155 +49,206 @@ from recsys_core.tables import (
     read_table,
     write_table,
 )
-from tasks.clock import check_clock, time_kind
+from tasks.clock import check_clock, clock_of
+from tasks.cuts import read_cuts, validation_of
+from tasks.embedding_files import UNTIL_VALID
+from tasks.memory_files import read_memory
 from tasks.model_files import read_model
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
 
 MODEL = "two_time_scale"
+NETWORKS = "networks"
 ORACLE = "oracle"
+TRAIN_ONLY = "_train_only"
+"""Ends the name of a model that was fitted before the validation period."""
 
 Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Period:
-    """The log, and what is asked of it."""
+class Asked:
+    """The log, and what is asked of it in the test period."""
 
     events: Events
-    split: Split
-    items: Vocabulary
-    n_items: int  # known when the test period began
+    cuts: Cuts
+    evaluate: Evaluate
     targets: Targets
 
     @classmethod
-    def read(cls, layout: Layout) -> "Period":
-        events, split = read_events(layout.events), Split(**read_json(layout.split))
-        items = Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY))
-        n_items = items.known_before(split.test_start)
-        targets = successive_targets(events, split.test_start, end=split.end, n_items=n_items)
-        if len(targets) == 0:
+    def read(cls, layout: Layout, evaluate: Evaluate) -> "Asked":
+        events = read_events(layout.events)
+        cuts = read_cuts(layout, events)
+        asked = cls(events, cuts, evaluate, _targets(events, cuts, evaluate, cuts.test.n_items))
+        if len(asked.targets) == 0:
             raise DataError(
-                "no event of the test period has an earlier event of its user, so nothing can be "
-                "evaluated; make `split` in params.yaml longer"
+                f"the test period has no {evaluate.targets} targets (an event with an earlier "
+                "event of its user, at least), so nothing can be evaluated; make `split` in "
+                "params.yaml longer"
             )
-        return cls(events, split, items, n_items, targets)
+        return asked
+
+    def targets_for(self, n_items: int) -> Targets:
+        """The same targets, with histories of the items that a model knows."""
+        if n_items == self.cuts.test.n_items:
+            return self.targets
+        return _targets(self.events, self.cuts, self.evaluate, n_items)
 
 
 def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> None:
-    """Write ranks, metrics with intervals, and both reports."""
-    check_clock(time_kind(layout), evaluate=evaluate)
-    period = Period.read(layout)
-    model = read_model(layout.stage("train_rnn"))
-    ours = _targets_of(model, period)
-    windows = _windows(period, evaluate, first_metric=first_metric)
-    everyone = np.ones(len(ours), dtype=bool)
-    scorers = [(MODEL, _model_scorer(model, ours, period)), *_baselines(period, windows)]
-    ranked = [
-        *(_rank(name, scorer, everyone, period, evaluate) for name, scorer in scorers),
-        *_rank_oracle(layout, period, evaluate),
-    ]
+    """Write ranks, metrics with intervals, and reports: the whole, by cohort, by activity."""
+    clock = clock_of(layout)
+    check_clock(clock, evaluate=evaluate)
+    asked = Asked.read(layout, evaluate)
+    model, memory = read_model(layout.stage("train_rnn")), read_memory(layout.stage("train_memory"))
+    chosen = _choose(asked, timed=clock.kind != "rank", first_metric=first_metric, seed=seed)
+    ranked = [*_rank_all(model, memory, chosen, asked, cut=asked.cuts.test, ending="")]
+    if evaluate.train_only:
+        before = read_model(layout.stage("train_rnn") / UNTIL_VALID)
+        remembered = read_memory(layout.stage("train_memory") / UNTIL_VALID)
+        cut = asked.cuts.valid
+        ranked += _rank_all(before, remembered, chosen, asked, cut=cut, ending=TRAIN_ONLY)
+    ranked += _rank_oracle(layout, asked)
+    ours = asked.targets_for(model.input_spec.n_items)
     t_star = model.input_spec.t_star
-    start = period.split.test_start
-    groups = cohorts(ours, period.events, start=start, t_star=t_star, n_items=period.n_items)
+    candidates = candidates_at(asked.events, asked.cuts.test)
+    groups = cohorts(ours, before=asked.cuts.test, candidates=candidates, t_star=t_star)
 
     draws = evaluate.bootstrap_draws
     rows = metric_rows(
-        ranked, period.targets, groups, cutoffs=evaluate.cutoffs, seed=seed, draws=draws
+        ranked, asked.targets, groups, cutoffs=evaluate.cutoffs, seed=seed, draws=draws
+    )
+    by_history = metric_rows(
+        ranked,
+        asked.targets,
+        buckets(ours.history.astype(np.int64)),
+        cutoffs=evaluate.cutoffs,
+        seed=seed,
+        draws=draws,
     )
     compared = differences(
-        ranked[0], ranked[1:], period.targets, metric=first_metric, seed=seed, draws=draws
+        ranked[0], ranked[1:], asked.targets, metric=first_metric, seed=seed, draws=draws
     )
-    write_table(layout.ranks, ranks_table(ranked, period.targets, groups), RANKS)
+    write_table(layout.ranks, ranks_table(ranked, asked.targets, groups), RANKS)
     write_table(layout.metrics, metrics_table(rows), METRICS)
-    in_period = events_in_period(period.events, start, end=period.split.end)
+    in_period = events_in_period(asked.events, asked.cuts.test_period)
     report = {
         **headline(rows, compared, model=MODEL, metric=first_metric),
         **population(ranked, groups, ours, in_period=in_period),
-        **choices(windows, evaluate, first_metric=first_metric, t_star=t_star),
+        **choices(chosen, evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
+    write_json(layout.report("buckets"), bucket_rows(by_history, metric=first_metric))
 
 
-def _windows(period: Period, evaluate: Evaluate, *, first_metric: str) -> Windows:
-    """The baselines' windows, chosen on validation."""
-    split = period.split
-    windows = choose_windows(
-        period.events,
-        split,
-        n_items=period.items.known_before(split.valid_start),
-        hours=evaluate.recent_hours,
-        metric=first_metric,
-        seen_filter=evaluate.seen_filter,
-        batch=evaluate.batch,
+def _targets(events: Events, cuts: Cuts, evaluate: Evaluate, n_items: int) -> Targets:
+    return targets_of(evaluate.targets, events, cuts.test_period, n_items=n_items)
+
+
+def _names(evaluate: Evaluate) -> tuple[BaselineName, ...]:
+    """The baselines that are ranked: without hours nothing is recent."""
+    return tuple(
+        name for name in evaluate.baselines if name != "recent_popularity" or evaluate.recent_hours
     )
-    logger.info(
-        "event=windows recent_hours=%s transition_hours=%s",
-        windows.recent_hours,
-        windows.transition_hours,
+
+
+def _choose(
+    asked: Asked, *, timed: bool, first_metric: str, seed: int
+) -> dict[BaselineName, Choice]:
+    """What is chosen of the baselines, on the validation targets of the training stages."""
+    evaluate, cut = asked.evaluate, asked.cuts.valid
+    validation = validation_of(
+        asked.events, asked.cuts, evaluate, metric_name=first_metric, seed=seed
     )
-    return windows
+    known = known_events(asked.events, cut.n_items)
+
+    def value(model: HistoryModel) -> float:
+        scorer = history_scorer(model, known, validation.targets, likelihood=False)
+        return validation.metric_of_scorer(scorer)
+
+    names, hours = _names(evaluate), evaluate.recent_hours
+    chosen = choose_settings(names, asked.events, cut, hours=hours, timed=timed, value=value)
+    for name, choice in chosen.items():
+        logger.info("event=chosen baseline=%s setting=%r", name, label(choice.setting))
+    return chosen
 
 
-def _targets_of(model: TwoTimeScale, period: Period) -> Targets:
-    """The same targets, with histories of the items that the model knows."""
+def _rank_all(
+    model: TwoTimeScale,
+    memory: Memory,
+    chosen: dict[BaselineName, Choice],
+    asked: Asked,
+    *,
+    cut: Cut,
+    ending: str,
+) -> Iterator[Ranked]:
+    """The model and the baselines, each of what was known at `cut`."""
     n_items = model.input_spec.n_items
-    if n_items > period.n_items:
+    if n_items > cut.n_items:
         raise ContractError(
-            f"train_rnn: the model knows {n_items} items, but {period.n_items} were known when "
-            "the test period began; run `train_rnn` again"
+            f"train_rnn: the model{ending} knows {n_items} items, but {cut.n_items} were known "
+            "when its period began; run `train_rnn` again"
         )
-    split = period.split
-    return successive_targets(period.events, split.test_start, end=split.end, n_items=n_items)
+    everyone = np.ones(len(asked.targets), dtype=bool)
+    for name, scorer in _model_scorers(model, memory, asked):
+        yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
+    known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
+    settings = {name: choice.setting for name, choice in chosen.items()}
+    fits = Fits(asked.events, cut, settings)
+    for name in _names(asked.evaluate):
+        fitted = fits.model(name, settings[name])
+        scorer = history_scorer(fitted, known, targets, likelihood=name in WITH_LIKELIHOOD)
+        yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
 
 
-def _model_scorer(model: TwoTimeScale, targets: Targets, period: Period) -> Scorer:
-    vectors = user_vectors(
+def _model_scorers(
+    model: TwoTimeScale, memory: Memory, asked: Asked
+) -> Iterator[tuple[str, Scorer]]:
+    """The model, and the networks in it by themselves where it has a memory too."""
+    n_items = model.input_spec.n_items
+    targets, known = asked.targets_for(n_items), known_events(asked.events, n_items)
+    queries = user_vectors(
         model,
-        known_events(period.events, model.input_spec.n_items),
+        known,
         user_idx=targets.user_idx.astype(np.int64),
         history=targets.history.astype(np.int64),
     )
-    return vector_scorer(
-        vectors,
-        item_vectors=model.item_vectors.detach().cpu().numpy(),
-        item_bias=model.item_bias.detach().cpu().numpy(),
-    )
+    yield MODEL, memory_scorer(model, memory, queries, known, targets)
+    if memory.config.terms:
+        yield (
+            NETWORKS,
+            vector_scorer(
+                queries,
+                item_vectors=model.item_vectors.detach().cpu().numpy(),
+                item_bias=model.item_bias.detach().cpu().numpy(),
+            ),
+        )
 
 
-def _baselines(period: Period, windows: Windows) -> Iterator[tuple[str, Scorer]]:
-    """What was known when the test period began, and no more."""
-    events, cut, n_items = period.events, period.split.test_start, period.n_items
-    recent = fit_popularity_within(events, cut, n_items=n_items, hours=windows.recent_hours)
-    transitions = fit_transitions(events, cut, backoff=recent, hours=windows.transition_hours)
-    popularity = fit_popularity(events, cut, n_items=n_items)
-    yield "transitions", baseline_scorer(transitions, period.targets)
-    if windows.recent_hours is not None:
-        yield "recent_popularity", baseline_scorer(recent, period.targets)
-    yield "popularity", baseline_scorer(popularity, period.targets)
-
-
-def _rank_oracle(layout: Layout, period: Period, evaluate: Evaluate) -> Iterator[Ranked]:
+def _rank_oracle(layout: Layout, asked: Asked) -> Iterator[Ranked]:
     """The simulator's truth on the targets that it covers, where there is one."""
     if not layout.oracle.is_dir():
         return
     oracle = read_oracle(layout.oracle)
-    covered = oracle.covers(period.targets.source_row)
-    targets = period.targets.take(covered)
-    scorer = oracle_scorer(oracle, targets, items=period.items, n_items=period.n_items)
-    yield _rank(ORACLE, scorer, covered, period, evaluate)
+    covered = oracle.covers(asked.targets.source_row)
+    targets = asked.targets.take(covered)
+    items = Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY))
+    cut = asked.cuts.test
+    scorer = oracle_scorer(oracle, targets, items=items, n_items=cut.n_items)
+    yield _rank(ORACLE, scorer, covered, asked, cut=cut)
 
 
-def _rank(name: str, scorer: Scorer, covered: Bool, period: Period, evaluate: Evaluate) -> Ranked:
+def _rank(name: str, scorer: Scorer, covered: Bool, asked: Asked, *, cut: Cut) -> Ranked:
     """The ranks of the targets that `covered` marks; the scorer was built for exactly those."""
     ranks = rank_targets(
         scorer,
-        period.targets.take(covered),
-        events=period.events,
-        batch=evaluate.batch,
-        seen_filter=evaluate.seen_filter,
+        asked.targets.take(covered),
+        events=asked.events,
+        candidates=candidates_at(asked.events, cut),
+        batch=asked.evaluate.batch,
+        seen_filter=asked.evaluate.seen_filter,
     )
     logger.info("event=ranked model=%s targets=%d", name, len(ranks.rank))
     return Ranked(name, ranks, covered)

@@ -1,19 +1,24 @@
-"""Exports the refitted model, and popularity as its fallback, as what a scoring machine needs."""
+"""Exports what a scoring machine needs: the refitted networks with their memory as one graph, and
+popularity as the fallback."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
 from recsys_core.artifacts import read_json, write_json
+from recsys_core.data.cuts import MICROSECONDS_PER_HOUR, known_part
+from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from recsys_core.models.baselines import fit_popularity_within
-from recsys_core.models.requests import known_events
 from recsys_core.rng import generator
 from recsys_core.sections import ExportOnnx
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.parity import check_parity, popularity_scores, two_time_scale_scores
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
+from tasks.cuts import read_cuts
+from tasks.memory_files import read_memory
 from tasks.model_files import read_model
 from tasks.step import main
 
@@ -27,25 +32,38 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     """Write the bundle, both graphs compared by value with what they were exported from.
 
     The popularity graph counts the window that evaluation chose, or all where there was none to
-    choose, before the time until which the model was trained.
+    choose, at the cut until which the model was trained.
     """
     refit, folder = layout.stage("refit"), layout.bundle
-    model = read_model(refit)
-    until = read_json(refit / "training.json")["until"]
+    model, memory = read_model(refit), read_memory(refit)
+    if model.config.ablation == "learned_phi":
+        raise ConfigError(
+            "train_rnn.ablation is learned_phi, which has a vector for the users of its training "
+            "alone and is not exported; any other ablation is, and `none` is what should be scored"
+        )
+    log = read_events(layout.events)
+    cut = getattr(read_cuts(layout, log), read_json(refit / "training.json")["cut"])
     hours = read_json(layout.report("evaluate"))["recent_hours"]
-    spec = model.input_spec
-    events = known_events(read_events(layout.events), spec.n_items)
-    as_of = int(np.max(events.timestamp, where=events.timestamp < until, initial=0))
+    spec = replace(model.input_spec, remembered=memory.config.length)
+    events, cut = known_part(log, cut)
+    as_of = int(np.max(events.timestamp, where=cut.known(events), initial=0))
+    since = None if hours is None else as_of + 1 - round(hours * MICROSECONDS_PER_HOUR)
     popularity = fit_popularity_within(
-        events, as_of + 1, n_items=spec.n_items, hours=hours
+        events, cut.counts, n_items=spec.n_items, since=since
     ).log_probability
     k = min(export_onnx.k, spec.n_items)
     folder.mkdir(parents=True, exist_ok=True)
     export_graphs(
-        folder, config=model.to_json(), weights=model.to_arrays(), popularity=popularity, k=k
+        folder,
+        config=model.to_json(),
+        weights=model.to_arrays(),
+        memory_config=memory.to_json(),
+        memory_weights=memory.to_arrays(),
+        popularity=popularity,
+        k=k,
     )
     references = {
-        "two_time_scale": two_time_scale_scores(model),
+        "two_time_scale": two_time_scale_scores(model, memory),
         "popularity": popularity_scores(popularity),
     }
     parity = {
@@ -62,6 +80,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     digest = write_bundle(
         folder,
         config=model.to_json(),
+        memory=memory.to_json(),
         fold_in=model.fold_in,
         items=vocabulary.slice(0, spec.n_items),
         k=k,

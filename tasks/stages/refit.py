@@ -5,12 +5,14 @@ import shutil
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import Refit, TrainEmbeddings, TrainRnn
-from tasks.clock import check_clock, time_kind
-from tasks.embedding_files import UNTIL_TEST, read_embeddings
+from recsys_core.sections import Refit, TrainEmbeddings, TrainMemory, TrainRnn
+from tasks.clock import check_clock, clock_of
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
+from tasks.memory import counted
+from tasks.memory_files import read_memory, write_memory
 from tasks.model_files import write_model
 from tasks.stage_one import fit_embeddings
-from tasks.stage_two import fit_model
+from tasks.stage_two import fit_model, with_t_star
 from tasks.step import main
 from tasks.training import TrainingData
 
@@ -21,35 +23,46 @@ def run(
     refit: Refit,
     train_embeddings: TrainEmbeddings,
     train_rnn: TrainRnn,
+    train_memory: TrainMemory,
     seed: int,
 ) -> None:
     """Write the model for scoring; `none` keeps the evaluated one, which knows nothing of the test
     period."""
     evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
+    remembered = layout.stage("train_memory")
     if refit.kind == "none":
-        shutil.copytree(evaluated, folder, dirs_exist_ok=True)
+        kept = shutil.ignore_patterns(UNTIL_VALID)
+        for stage in (evaluated, remembered):
+            shutil.copytree(stage, folder, ignore=kept, dirs_exist_ok=True)
         epochs = read_json(evaluated / "training.json")["epochs"]
         write_json(layout.report("refit"), {"epochs": epochs, "rows": {"in": 0, "out": 0}})
         return
-    check_clock(time_kind(layout), train_embeddings=train_embeddings, train_rnn=train_rnn)
+    check_clock(
+        clock_of(layout),
+        train_embeddings=train_embeddings,
+        train_rnn=train_rnn,
+        train_memory=train_memory,
+    )
     data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
         data,
         train_embeddings,
-        until=data.split.end,
+        cut=data.cuts.end,
         epochs=read_json(stage_one / "training.json")["epochs"],
         fold_in_l2=read_embeddings(stage_one / UNTIL_TEST).fold_in_l2,
         seed=seed,
     )
     epochs = read_json(evaluated / "training.json")["epochs"]
+    params = with_t_star(train_rnn, read_step_sizes(stage_one))
     model = fit_model(
-        data, train_rnn, embeddings=embeddings, until=data.split.end, epochs=epochs, seed=seed
+        data, params, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
     )
-    training = {"epochs": epochs, "until": data.split.end}
+    memory = counted(read_memory(remembered), data.events, data.cuts.end)
     write_model(folder, model)
-    write_json(folder / "training.json", training)
-    counts = data.log_until(data.split.end).counts
+    write_memory(folder, memory)
+    write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})
+    counts = data.log_until(data.cuts.end).counts
     report = {"epochs": epochs, "rows": {"in": len(data.events), "out": int(counts.sum())}}
     write_json(layout.report("refit"), report)
     data.forget_checkpoints()

@@ -3,24 +3,41 @@ period."""
 
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import TrainEmbeddings
-from tasks.clock import check_clock, time_kind
-from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, write_embeddings
+from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.step_sizes import step_sizes
+from recsys_core.sections import Evaluate, TrainEmbeddings
+from tasks.clock import check_clock, clock_of
+from tasks.embedding_files import (
+    UNTIL_TEST,
+    UNTIL_VALID,
+    write_embeddings,
+    write_step_sizes,
+)
 from tasks.stage_one import fit_embeddings, select_embeddings
 from tasks.step import main
 from tasks.training import TrainingData, curve_rows, rows_trained
 
 
-def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str, seed: int) -> None:
+def run(
+    *,
+    layout: Layout,
+    train_embeddings: TrainEmbeddings,
+    evaluate: Evaluate,
+    first_metric: str,
+    seed: int,
+) -> None:
     """Write two sets of embeddings: of what was known before validation, and before the test
-    period."""
-    check_clock(time_kind(layout), train_embeddings=train_embeddings)
-    data = TrainingData.read(layout, "train_embeddings", train_embeddings, first_metric, seed)
-    selected, fit = select_embeddings(data, train_embeddings, metric_name=first_metric, seed=seed)
+    period; and how far events move a user's embedding by the first of them."""
+    check_clock(clock_of(layout), train_embeddings=train_embeddings)
+    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    data = TrainingData.read(layout, "train_embeddings", train_embeddings, *asked, seed)
+    selected, fit = select_embeddings(
+        data, train_embeddings, evaluate=evaluate, metric_name=first_metric, seed=seed
+    )
     final = fit_embeddings(
         data,
         train_embeddings,
-        until=data.split.test_start,
+        cut=data.cuts.test,
         epochs=fit.best_epoch,
         fold_in_l2=selected.fold_in_l2,
         seed=seed,
@@ -29,6 +46,10 @@ def run(*, layout: Layout, train_embeddings: TrainEmbeddings, first_metric: str,
     write_embeddings(folder / UNTIL_VALID, selected)
     write_embeddings(folder / UNTIL_TEST, final)
     write_json(folder / "training.json", {"epochs": fit.best_epoch})
+    log = data.log_until(data.cuts.valid)
+    steps = step_sizes(FoldIn.of(selected), log.events, log.counts)
+    write_step_sizes(folder, steps)
+    write_json(layout.report("step_sizes"), steps.rows())
     write_json(layout.report("train_embeddings_curve"), curve_rows(fit))
     write_json(
         layout.report("train_embeddings"),

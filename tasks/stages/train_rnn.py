@@ -3,48 +3,61 @@ test period."""
 
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import TrainRnn
-from tasks.clock import check_clock, time_kind
-from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings
+from recsys_core.models.ablations import LEAK
+from recsys_core.sections import Evaluate, TrainRnn
+from tasks.clock import check_clock, clock_of
+from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
 from tasks.model_files import write_model
-from tasks.stage_two import fit_model, select_model
+from tasks.stage_two import fit_model, select_model, with_t_star
 from tasks.step import main
-from tasks.training import TrainingData, curve_rows, rows_trained
+from tasks.training import TrainingData, rows_trained
 
 
-def run(*, layout: Layout, train_rnn: TrainRnn, first_metric: str, seed: int) -> None:
-    """Write the model that knows everything before the test period, and the learning curve that
-    chose its epochs."""
-    check_clock(time_kind(layout), train_rnn=train_rnn)
-    data = TrainingData.read(layout, "train_rnn", train_rnn, first_metric, seed)
+def run(
+    *, layout: Layout, train_rnn: TrainRnn, evaluate: Evaluate, first_metric: str, seed: int
+) -> None:
+    """Write the model that knows everything before the test period, the one of before validation,
+    and the learning curve that chose its epochs."""
+    check_clock(clock_of(layout), train_rnn=train_rnn)
+    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    data = TrainingData.read(layout, "train_rnn", train_rnn, *asked, seed)
     embeddings = layout.stage("train_embeddings")
-    fit = select_model(
+    params = with_t_star(train_rnn, read_step_sizes(embeddings))
+    selected = select_model(
         data,
-        train_rnn,
+        params,
         embeddings=read_embeddings(embeddings / UNTIL_VALID),
+        evaluate=evaluate,
         metric_name=first_metric,
         seed=seed,
     )
+    folder = layout.stage("train_rnn")
+    write_model(folder / UNTIL_VALID, selected.model)
     model = fit_model(
         data,
-        train_rnn,
+        params,
         embeddings=read_embeddings(embeddings / UNTIL_TEST),
-        until=data.split.test_start,
-        epochs=fit.best_epoch,
+        cut=data.cuts.test,
+        epochs=selected.epochs,
         seed=seed,
     )
-    folder = layout.stage("train_rnn")
     write_model(folder, model)
-    write_json(folder / "training.json", {"epochs": fit.best_epoch, "until": data.split.test_start})
-    write_json(layout.report("train_rnn_curve"), curve_rows(fit))
+    write_json(folder / "training.json", {"epochs": selected.epochs, "cut": "test"})
+    write_json(layout.report("train_rnn_curve"), selected.curve)
     write_json(
         layout.report("train_rnn"),
         {
             **rows_trained(data),
-            "best_epoch": fit.best_epoch,
-            "epochs": len(fit.curve),
-            "gamma": round(float(model.active.gamma.detach()), 6),
-            f"validation {first_metric}": fit.curve[fit.best_epoch - 1].metric,
+            "best_epochs": selected.epochs,
+            "epochs": len(selected.curve),
+            "t_star": model.config.t_star,
+            "ablation": model.config.ablation,
+            **({"leak": LEAK} if model.config.ablation == "learned_phi" else {}),
+            "gamma": round(float(model.active.gamma.detach().mean()), 6),
+            f"validation {first_metric}": {
+                "together": selected.metric_together,
+                "apart": selected.metric,
+            },
         },
     )
     data.forget_checkpoints()

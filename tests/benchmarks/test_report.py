@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.report import page
 from benchmarks.step_table import HEADERS, table_rows
+from benchmarks.train_table import PLAIN
 
 COST = HEADERS.index("cost / size before")
 
@@ -25,6 +26,30 @@ def size(events: int, **steps: dict[str, Any]) -> dict[str, Any]:
     simulation = {"seconds": 2.0}
     facts = {"size": events, "events": events, "users": 9, "items": 5, "simulation": simulation}
     return {**facts, "steps": [{"step": name, **step} for name, step in steps.items()]}
+
+
+def trained(
+    model: str,
+    loss: str,
+    speed: int,
+    *,
+    multiply_adds: int | None = None,
+    negatives: int | None = None,
+    versions: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    return {
+        "log": "steps",
+        "model": model,
+        "loss": loss,
+        "negatives": negatives,
+        "device": "cpu",
+        "events_per_second": speed,
+        "multiply_adds_per_event": multiply_adds,
+        "peak_mb": 700,
+        "device_peak_mb": None,
+        "versions": versions,
+        "runs": [{}, {}, {}],
+    }
 
 
 CIRCUMSTANCES: dict[str, Any] = {
@@ -57,6 +82,35 @@ SESSIONIZE: dict[str, Any] = {
         }
     ],
 }
+TRAINING: dict[str, Any] = {
+    **CIRCUMSTANCES,
+    "seconds": 20.0,
+    "repeats": 3,
+    "omp_num_threads": "2",
+    "width": 64,
+    "peer": True,
+    "product": {"size": 2_048, "multiply_adds_per_second": 50e9, "threads": 2},
+    "catalogue": {
+        "items": 1_000_000,
+        "events": 600_000,
+        "steps_at_least": 288,
+        "validation_targets": 1_000,
+        "model": "gru",
+        "loss": "sampled_softmax",
+        "peak_mb": 3_200,
+        "limit_mb": 6_144,
+        "seconds": 60.0,
+    },
+    "logs": [
+        {"log": "steps", "window": 50, "batch": 2_048, "events": 900, "users": 9, "items": 70}
+    ],
+    "rows": [
+        trained("gru", "softmax", 30_000, multiply_adds=1_000_000),
+        trained("lru", "bpr_max", 60_000, multiply_adds=100_000, negatives=512),
+        trained(PLAIN, "softmax", 10_000, multiply_adds=900_000),
+        trained("SASRec", "softmax", 4_000, versions={"rectools": "0.19", "torch": "2.13"}),
+    ],
+}
 
 
 def test_steps_stand_in_their_order_each_with_its_cost_beside_the_next_smaller_log() -> None:
@@ -85,11 +139,11 @@ def test_nothing_to_count_has_no_cost() -> None:
 
 
 def test_the_page_has_each_number_with_its_circumstances() -> None:
-    text = page({"pipeline": PIPELINE, "sessionize": SESSIONIZE})
+    text = page({"pipeline": PIPELINE, "sessionize": SESSIONIZE, "training": TRAINING})
     assert "| ingest | 1,000 | 12.0 | 83 events | - | 12.0 | 300 | 1.20 | 1 |" in text
     assert "| score | 10 | 0.2 | 10 users |" in text
     assert "| stage | 1,000 | 800 | - | 300 | 1.25 | 1 |" in text
-    assert text.count("2 CPUs of Abacus, 4.0 GiB, Linux; commit 0123456789; python 3.11.") == 2
+    assert text.count("2 CPUs of Abacus, 4.0 GiB, Linux; commit 0123456789; python 3.11.") == 3
     assert "`train_rnn.max_epochs=1`" in text
     assert "not committed" not in text
     assert "OMP_NUM_THREADS" not in text
@@ -100,9 +154,33 @@ def test_a_page_of_what_was_not_committed_on_fewer_threads_says_so() -> None:
     text = page({"pipeline": {**PIPELINE, "changed_since": True, "omp_num_threads": "1"}})
     assert "with changes that were not committed" in text
     assert "`OMP_NUM_THREADS=1`" in text
-    assert text.count("Not measured yet.") == 1  # sessionize
+    assert text.count("Not measured yet.") == 2  # sessionize, training
 
 
 def test_a_page_without_results_says_so() -> None:
-    assert page({}).count("Not measured yet.") == 2
-    assert page({"pipeline": {**PIPELINE, "rows": []}}).count("Not measured yet.") == 2
+    assert page({}).count("Not measured yet.") == 3
+    assert page({"pipeline": {**PIPELINE, "rows": []}}).count("Not measured yet.") == 3
+
+
+def test_training_stands_beside_the_plain_loop_and_the_product() -> None:
+    text = page({"training": TRAINING})
+    share = 30_000 * 1_000_000 / 50e9
+    assert f"| gru | softmax | 30,000 | 3.00 | 1,000,000 | {share:.2f} | 700 | - | 3 |" in text
+    share = 60_000 * 100_000 / 50e9
+    assert f"| lru | bpr_max, 512 | 60,000 | 6.00 | 100,000 | {share:.2f} |" in text
+    assert "| SASRec | softmax | 4,000 | 0.40 | - | - | 700 |" in text
+    assert "- The peer: rectools 0.19, torch 2.13." in text
+    assert "50.0e9 multiply-adds a second" in text
+    assert "3,200 MB at most, below the bound of 6,144 MB" in text
+    assert "was not measured" not in text
+
+
+def test_a_page_without_the_peer_or_above_the_bound_says_so() -> None:
+    catalogue = {**TRAINING["catalogue"], "peak_mb": 7_000}
+    alone = [row for row in TRAINING["rows"] if row["model"] in ("gru", "lru")]
+    found = {**TRAINING, "catalogue": catalogue, "rows": alone, "peer": False}
+    text = page({"training": found})
+    assert "SASRec of RecTools was not measured" in text
+    assert "NOT below the bound" in text
+    assert "| gru | softmax | 30,000 | - |" in text, "there is no plain loop to be beside"
+    assert "The peer:" not in text

@@ -25,9 +25,9 @@ PIPELINE: dict[str, Any] = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(enco
     "stages"
 ]
 PLOTS = {
-    "train_embeddings": ["train_embeddings_curve"],
+    "train_embeddings": ["train_embeddings_curve", "step_sizes"],
     "train_rnn": ["train_rnn_curve"],
-    "evaluate": ["cohorts"],
+    "evaluate": ["cohorts", "buckets"],
 }
 BARE = {"torch", "numpy", "pandas", "pyarrow", "scipy", "safetensors", "recsys_core"}
 """What models and training may import besides the standard library: they run on a bare machine."""
@@ -101,7 +101,17 @@ def test_a_stage_runs_its_module_without_arguments(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_those_that_run_takes(stage: str) -> None:
-    assert PIPELINE[stage]["params"] == sorted(sections_in_source("stages", stage))
+    """A stage that needs a few keys of another's section lists these alone: `section.key`."""
+    sections = sorted({entry.partition(".")[0] for entry in PIPELINE[stage]["params"]})
+    assert sections == sorted(sections_in_source("stages", stage))
+    assert PIPELINE[stage]["params"] == sorted(PIPELINE[stage]["params"])
+
+
+@pytest.mark.parametrize("stage", ["train_embeddings", "train_rnn"])
+def test_training_depends_on_no_more_of_evaluation_than_its_validation(stage: str) -> None:
+    """How wide intervals are, or which baselines stand beside, trains nothing anew."""
+    parts = {entry for entry in PIPELINE[stage]["params"] if entry.startswith("evaluate")}
+    assert parts == {"evaluate.seen_filter", "evaluate.targets"}
 
 
 def test_steps_take_sections_that_exist() -> None:

@@ -68,7 +68,7 @@ def test_a_wider_network_reruns_from_train_rnn_on_and_nothing_before(
     reproduced: Clone, experiment: str
 ) -> None:
     ran = [stage for stage in STAGES if f"Running stage '{stage}'" in experiment]
-    assert ran == ["train_rnn", "evaluate", "refit", "export_onnx"]
+    assert ran == ["train_rnn", "train_memory", "evaluate", "refit", "export_onnx"]
     for stage in ("ingest", "validate", "sessionize", "train_embeddings"):
         assert f"Stage '{stage}' didn't change, skipping" in experiment
 

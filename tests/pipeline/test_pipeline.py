@@ -42,7 +42,8 @@ def test_the_run_did_every_step_and_recorded_it(finished_run: FinishedRun) -> No
 
 def test_it_ends_with_metrics_beside_baselines_and_a_users_list(finished_run: FinishedRun) -> None:
     output = finished_run.output
-    for model in ("two_time_scale", "popularity", "recent_popularity", "transitions", "oracle"):
+    baselines = ("popularity", "recent_popularity", "transitions", "oracle")
+    for model in ("two_time_scale", "networks", *baselines):
         assert f"  {model} " in output
     for cohort in ("all: ", "active: ", "inactive: "):
         assert cohort in output

@@ -202,7 +202,11 @@ def test_rows_that_come_again_are_counted(tmp_path: Path) -> None:
     ("path", "changes", "said"),
     [
         ("params.yaml", {"colour": "red"}, "params.yaml: colour: Extra inputs"),
-        ("params.yaml", {"sessionize": {"memory_mb": "much"}}, "params.yaml: sessionize.memory_mb"),
+        (
+            "params.yaml",
+            {"sessionize": {"ties": "first", "memory_mb": "much"}},
+            "params.yaml: sessionize.memory_mb",
+        ),
         ("params.yaml", {"validate": None}, "params.yaml: validate: Input should be"),
         ("params.yaml", None, "params.yaml: no such file"),
         ("datasets/small.yaml", {"colour": "red"}, "datasets/small.yaml: colour: Extra inputs"),
@@ -241,6 +245,7 @@ TINY = params_for(
         "negatives": 16,
         "max_epochs": 1,
     },
+    train_memory={"targets": 2000, "steps": 50, "similar_ease": [10.0]},
     evaluate={"bootstrap_draws": 20, "recent_hours": [24.0]},
     refit={"kind": "none"},
     gate={"min_targets": 1},
@@ -290,7 +295,7 @@ def test_users_of_one_event_have_nothing_to_learn_from(tmp_path: Path) -> None:
     run_stages(layout, *DOOR, params=TINY)
     report = read_json(layout.report("sessionize"))
     assert (report["events"], report["users"], report["sessions"]) == (400, 400, 400)
-    with pytest.raises(DataError, match=r"no event of the validation period has an earlier event"):
+    with pytest.raises(DataError, match=r"the validation period has no successive targets"):
         run_stages(layout, "train_embeddings", params=TINY)
 
 

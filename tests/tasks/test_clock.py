@@ -9,18 +9,21 @@ import pytest
 
 from recsys_core.artifacts import write_json
 from recsys_core.config import Params
+from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
 from recsys_core.sections import QuantileSplit
-from tasks.clock import TimeKind, check_clock, time_kind
+from tasks.clock import Clock, TimeKind, check_clock, time_kind
 from tests.small_logs import params_for, run_stages
 
+RANK = Clock("rank", one_time=True)
 QUANTILE = QuantileSplit(kind="quantile", share=0.1)
 PARAMS = params_for("small", "data")
 CLOCKLESS = {
     "split": QUANTILE,
     "train_embeddings": PARAMS.train_embeddings,
     "train_rnn": replace(PARAMS.train_rnn, time_dim=0),
+    "train_memory": replace(PARAMS.train_memory, windows=(None,)),
     "evaluate": replace(PARAMS.evaluate, recent_hours=()),
     "gate": replace(PARAMS.gate, floor="popularity"),
 }
@@ -28,7 +31,7 @@ CLOCKLESS = {
 
 
 def test_what_asks_for_no_clock_passes() -> None:
-    check_clock("rank", **CLOCKLESS)
+    check_clock(RANK, **CLOCKLESS)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,18 @@ def test_what_asks_for_no_clock_passes() -> None:
         ),
         ("train_rnn", PARAMS.train_rnn, "train_rnn.time_dim is 16", "train_rnn.time_dim=0"),
         (
+            "train_memory",
+            PARAMS.train_memory,
+            "train_memory.windows is [24, null]",
+            "train_memory.windows=[null]",
+        ),
+        (
+            "train_memory",
+            replace(PARAMS.train_memory, windows=(0.5,)),
+            "train_memory.windows is [0.5]",
+            "train_memory.windows=[null]",
+        ),
+        (
             "evaluate",
             replace(PARAMS.evaluate, recent_hours=(0.5, 24.0)),
             "evaluate.recent_hours is [0.5, 24]",
@@ -60,26 +75,46 @@ def test_what_asks_for_no_clock_passes() -> None:
 def test_each_is_refused_alone(section: str, value: Any, found: str, remedy: str) -> None:
     sections = {**CLOCKLESS, section: value}
     with pytest.raises(ConfigError) as caught:
-        check_clock("rank", **sections)
+        check_clock(RANK, **sections)
     said = str(caught.value)
     assert found in said
     assert "\n" not in said
     assert settings_in(said) == [remedy]
     for kind in ("absolute", "relative"):
-        check_clock(kind, **sections)
+        check_clock(Clock(kind, one_time=True), **sections)
+
+
+def test_where_each_is_cut_at_a_time_of_their_own_nothing_is_recent() -> None:
+    """Gaps between events are real there, and may be read."""
+    clock = Clock("absolute", one_time=False)
+    check_clock(clock, **{**CLOCKLESS, "train_rnn": PARAMS.train_rnn})
+    for section, value, remedy in (
+        ("evaluate", PARAMS.evaluate, "evaluate.recent_hours=[]"),
+        ("gate", PARAMS.gate, "gate.floor=popularity"),
+        ("train_memory", PARAMS.train_memory, "train_memory.windows=[null]"),
+        (
+            "train_rnn",
+            replace(PARAMS.train_rnn, half_life_days=2),
+            "train_rnn.half_life_days=null",
+        ),
+    ):
+        with pytest.raises(ConfigError, match="leave_one_out") as caught:
+            check_clock(clock, **{**CLOCKLESS, section: value})
+        assert settings_in(str(caught.value)) == [remedy]
 
 
 def test_all_that_is_wrong_is_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         check_clock(
-            "rank",
+            RANK,
             split=PARAMS.split,
             train_embeddings=replace(PARAMS.train_embeddings, half_life_days=1),
             train_rnn=replace(PARAMS.train_rnn, half_life_days=1),
+            train_memory=PARAMS.train_memory,
             evaluate=PARAMS.evaluate,
             gate=PARAMS.gate,
         )
-    assert len(settings_in(str(caught.value))) == 6
+    assert len(settings_in(str(caught.value))) == 7
     assert "\n" not in str(caught.value)
 
 
@@ -90,7 +125,9 @@ def settings_in(said: str) -> list[str]:
     return words[1::2]
 
 
-@pytest.mark.parametrize("stage", ["train_embeddings", "train_rnn", "evaluate", "refit"])
+@pytest.mark.parametrize(
+    "stage", ["train_embeddings", "train_rnn", "train_memory", "evaluate", "refit"]
+)
 def test_a_stage_refuses_before_it_reads_the_log(stage: str, tmp_path: Path) -> None:
     """There is no log here: whoever came to read it would fail in another way."""
     layout = Layout(tmp_path)
@@ -100,6 +137,7 @@ def test_a_stage_refuses_before_it_reads_the_log(stage: str, tmp_path: Path) -> 
     with pytest.raises(ContractError, match=r"time\.json: no such file"):
         run_stages(layout, stage, params=params)
     write_json(layout.time_kind, {"kind": "rank"})
+    write_json(layout.split, Split(valid_start=1, test_start=2, end=3, as_of=2).to_json())
     with pytest.raises(ConfigError, match="time is a rank"):
         run_stages(layout, stage, params=params)
 

@@ -26,16 +26,20 @@ from recsys_core.tables import (
     write_events,
     write_table,
 )
+from tasks.memory_files import write_memory
 from tasks.model_files import write_model
 from tasks.stages.evaluate import run
 from tests.event_rows import HOUR, events_of, random_rows
-from tests.serving_world import make_model
+from tests.serving_world import make_memory, make_model
 from tests.small_logs import contents
 
 N_KNOWN = 20
 CUT = 100 * HOUR
 SPLIT = Split(valid_start=80 * HOUR, test_start=CUT, end=120 * HOUR, as_of=120 * HOUR - 1)
 PARAMS = Evaluate(
+    targets="successive",
+    train_only=False,
+    baselines=("transitions", "recent_popularity", "popularity"),
     cutoffs=(2, 5),
     seen_filter=False,
     recent_hours=(5.0, 20.0),
@@ -80,6 +84,7 @@ def workspace(
     )
     write_table(layout.item_vocabulary, vocabulary, ITEM_VOCABULARY)
     write_model(layout.stage("train_rnn"), make_model(n_items=n_items))
+    write_memory(layout.stage("train_memory"), make_memory(n_items=n_items, terms=(), fitted=False))
     return layout
 
 
@@ -101,8 +106,8 @@ def test_every_model_ranks_every_target(evaluated):
     report = read_json(evaluated.report("evaluate"))
     assert report["rows"]["out"] == np.count_nonzero(asked)
     assert report["rows"]["in"] == np.count_nonzero(events.timestamp >= CUT)
-    assert report["rows"]["in"] == report["rows"]["out"] + report["rows"]["first_of_their_user"]
-    assert report["rows"]["first_of_their_user"] > 0
+    assert report["rows"]["in"] == report["rows"]["out"] + report["rows"]["not_asked"]
+    assert report["rows"]["not_asked"] > 0
 
 
 def test_what_histories_lack_is_counted(evaluated, tmp_path):
@@ -253,15 +258,16 @@ def test_without_hours_nothing_is_called_recent(evaluated, tmp_path):
     report = read_json(layout.report("evaluate"))
     assert (report["recent_hours"], report["transition_hours"]) == (None, None)
     assert report["validation"]["recent_popularity"] == {}
-    assert list(report["validation"]["transitions"]) == ["whole_log"]
+    assert report["validation"]["transitions"] == {}, "there is nothing to choose from"
     with_hours = read_table(evaluated.ranks, RANKS).to_pandas()
     for model in ("two_time_scale", "popularity"):
         np.testing.assert_array_equal(
             ranks[ranks["model"] == model]["rank"], with_hours[with_hours["model"] == model]["rank"]
         )
     events = small_events()
+    counts = events.counts_before(CUT)
     whole = fit_transitions(
-        events, CUT, backoff=fit_popularity(events, CUT, n_items=N_KNOWN), hours=None
+        events, counts, backoff=fit_popularity(events, counts, n_items=N_KNOWN), since=None
     )
     row = next(ranks[(ranks["model"] == "transitions") & ranks["known"]].itertuples())
     start = events.offsets[row.user_idx]
@@ -286,5 +292,60 @@ def test_a_model_that_knows_the_test_period_is_refused(tmp_path):
 def test_no_targets_are_said(tmp_path):
     events = events_of([(item, item, (99 if item <= 20 else 110) * HOUR) for item in range(1, 26)])
     layout = workspace(tmp_path, events=events)
-    with pytest.raises(DataError, match="no event of the test period has an earlier event"):
+    with pytest.raises(DataError, match="the test period has no successive targets"):
         run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+
+
+def test_train_only_ranks_the_same_targets_by_what_was_fitted_before_validation(tmp_path):
+    layout = workspace(tmp_path)
+    write_model(layout.stage("train_rnn") / "until_valid", make_model(n_items=N_KNOWN, seed=2))
+    nothing = make_memory(n_items=N_KNOWN, terms=(), fitted=False)
+    write_memory(layout.stage("train_memory") / "until_valid", nothing)
+    run(layout=layout, evaluate=replace(PARAMS, train_only=True), first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    names = ["two_time_scale", "transitions", "recent_popularity", "popularity"]
+    assert ranks["model"].drop_duplicates().tolist() == [
+        *names,
+        *(f"{name}_train_only" for name in names),
+    ]
+    events = small_events()
+    share = fit_popularity(events, events.counts_before(SPLIT.valid_start), n_items=N_KNOWN).share
+    of_popularity = ranks[(ranks["model"] == "popularity_train_only") & ranks["known"]]
+    for row in of_popularity.iloc[::9].itertuples():
+        assert row.rank == np.count_nonzero(share[1:] >= share[row.target])
+    ours, before = (
+        ranks[ranks["model"] == name]["rank"].to_numpy()
+        for name in ("two_time_scale", "two_time_scale_train_only")
+    )
+    assert not np.array_equal(ours, before), "another model"
+    compared = read_json(layout.report("evaluate"))["difference"]
+    assert "two_time_scale_train_only" in compared
+
+
+def test_leave_one_out_asks_each_user_for_their_last_event(tmp_path):
+    """Item 25 has no event but last ones: no candidate, and its targets are misses."""
+    rows = [(user, (user + step) % 24 + 1, HOUR * step) for user in range(1, 31) for step in (1, 2)]
+    last = [(user, 25 if user > 27 else user % 24 + 1, 3 * HOUR) for user in range(1, 31)]
+    layout = workspace(tmp_path, n_items=25, events=events_of([*rows, *last]))
+    end = 3 * HOUR + 1
+    split = Split(valid_start=None, test_start=None, end=end, as_of=end - 1)
+    write_json(layout.split, split.to_json())
+    with pytest.raises(ConfigError, match="leave_one_out"):
+        run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    asked = replace(
+        PARAMS,
+        targets="last",
+        seen_filter=True,
+        recent_hours=(),
+        baselines=("popularity", "item_knn", "ease_transitions"),
+    )
+    run(layout=layout, evaluate=asked, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    models = ["two_time_scale", "popularity", "item_knn", "ease_transitions"]
+    assert ranks["model"].drop_duplicates().tolist() == models
+    for _, of_model in ranks.groupby("model"):
+        assert of_model["user_idx"].tolist() == list(range(1, 31))
+        assert of_model["position"].tolist() == [2] * 30
+        assert (of_model[of_model["target"] == 25]["rank"] == 0).all()
+        assert (of_model[of_model["target"] != 25]["rank"] > 0).all()
+    assert read_json(layout.report("evaluate"))["targets"]["unknown"] == 3

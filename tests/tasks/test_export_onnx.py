@@ -20,6 +20,7 @@ from tests.serving_world import (
     item_ids,
     make_events,
     make_model,
+    make_spec,
     make_workspace,
     random_histories,
 )
@@ -46,7 +47,7 @@ def bundle(layout: Layout) -> Bundle:
 
 def test_the_bundle_is_the_refitted_model(bundle: Bundle) -> None:
     model = make_model()
-    assert bundle.spec == model.input_spec
+    assert bundle.spec == make_spec()
     assert bundle.k == N_ITEMS, "k is at most the number of items"
     assert bundle.items.ids.to_pylist() == item_ids(N_ITEMS)
     assert bundle.items.ids[0].as_py() == HOSTILE[0]
@@ -98,7 +99,9 @@ def test_as_of_is_what_the_model_was_trained_on(
     monkeypatch.setattr(stage, "export_graphs", no_export)
     other = replace(layout, root=make_workspace(tmp_path, histories=HISTORIES).root)
     write_json(other.report("evaluate"), {"recent_hours": 1.0})
-    write_json(other.stage("refit") / "training.json", {"epochs": 1, "until": START + 10 * MINUTE})
+    write_json(other.stage("refit") / "training.json", {"epochs": 1, "cut": "test"})
+    split = read_json(other.split) | {"test_start": START + 10 * MINUTE}
+    write_json(other.split, split)
     with pytest.raises(InterruptedError):
         run(layout=other, export_onnx=ExportOnnx(k=5))
     assert seen["k"] == 5

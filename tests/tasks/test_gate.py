@@ -15,8 +15,11 @@ from tasks.edges.gate import run
 from tests.serving_world import register_bundle
 
 EVALUATE = Evaluate(
+    targets="successive",
     cutoffs=(20,),
     seen_filter=False,
+    train_only=False,
+    baselines=("popularity",),
     recent_hours=(1.0,),
     bootstrap_draws=200,
     batch=8,
@@ -28,7 +31,7 @@ def make_layout(root: Path, *, candidate: int, floor: int, targets: int = 50) ->
     """A workspace with ranks of both models and a bundle that only needs to have a manifest."""
     layout = Layout(root)
     rows = [
-        (model, user, 1, 1, rank, 0, None, False, False, True)
+        (model, user, 1, 1, rank, 0, None, False, False, True, 1)
         for model, rank in (("popularity", floor), ("two_time_scale", candidate))
         for user in range(1, targets + 1)
     ]

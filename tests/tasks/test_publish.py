@@ -29,10 +29,10 @@ def night(layout: Layout, *, k: int = 5) -> None:
 
 def test_a_night(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        night(layout)
-    assert "users=8 rows=40 shortfall=0 changed=True" in caplog.text
+        night(layout, k=20)
+    assert "users=8 rows=160 shortfall=0 changed=True" in caplog.text
     for user in user_ids(len(HISTORIES)):
-        assert read_recommendations(layout.table, user).num_rows == 5
+        assert read_recommendations(layout.table, user).num_rows == 20
     recommended = {
         item
         for user in user_ids(len(HISTORIES))

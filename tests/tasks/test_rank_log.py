@@ -38,6 +38,7 @@ PARAMS = params_for(
         "max_epochs": 10,
         "patience": 10,
     },
+    train_memory={"windows": [None], "neighbours": 8},
     evaluate={"recent_hours": [], "bootstrap_draws": 50},
     gate={"floor": "popularity", "min_targets": 50},
 )
@@ -90,9 +91,9 @@ def test_the_order_is_learned(layout: Layout) -> None:
     assert report["two_time_scale"]["all"]["mrr@20"] > 0.6
     assert report["baselines"]["transitions"]["mrr@20"] > 0.6
     assert report["baselines"]["popularity"]["mrr@20"] < 0.3
-    assert set(report["baselines"]) == {"transitions", "popularity"}
+    assert set(report["baselines"]) == {"networks", "transitions", "popularity"}
     models = read_table(layout.ranks, RANKS).column("model").unique().to_pylist()
-    assert models == ["two_time_scale", "transitions", "popularity"]
+    assert models == ["two_time_scale", "networks", "transitions", "popularity"]
 
 
 def test_the_exported_graph_reads_no_gaps(layout: Layout) -> None:

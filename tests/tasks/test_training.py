@@ -7,19 +7,22 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recsys_core.data.cuts import cuts_of
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from tasks.training import TrainingData, rows_trained
 from tests.event_rows import events_of
 
+SPLIT = Split(valid_start=5, test_start=8, end=10, as_of=9)
+
 
 def training_data(events: Events, first_timestamp: list[int], root: Path) -> TrainingData:
     ids = pa.array([f"i{number}" for number in range(len(first_timestamp))])
+    items = Vocabulary(ids=ids, first_timestamp=np.array(first_timestamp))
     return TrainingData(
         events=events,
-        split=Split(valid_start=5, test_start=8, end=10, as_of=9),
-        items=Vocabulary(ids=ids, first_timestamp=np.array(first_timestamp)),
+        cuts=cuts_of(events, SPLIT, items),
         type_weights=np.ones(1, dtype=np.float32),
         device=torch.device("cpu"),
         checkpoints=root,
@@ -32,19 +35,18 @@ LATE = events_of([(1, 1, 0), (1, 3, 1), (1, 2, 4), (2, 2, 6), (2, 3, 9)])
 
 
 def test_what_arrived_later_is_not_in_the_log_whatever_its_time(tmp_path: Path) -> None:
-    log = training_data(LATE, [0, 4, 7], tmp_path).log_until(5)
+    data = training_data(LATE, [0, 4, 7], tmp_path)
+    log = data.log_until(data.cuts.valid)
     assert log.n_items == 2
     assert log.events.item_idx[log.rows].tolist() == [1, 2]
     assert log.counts.tolist() == [0, 2, 0]
     assert log.item_frequency(log.weights(None)).tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize(("until", "first"), [(8, [0, 4, 7]), (5, [0, 1, 4])])
-def test_a_log_without_late_rows_is_not_copied(
-    tmp_path: Path, until: int, first: list[int]
-) -> None:
+@pytest.mark.parametrize(("cut", "first"), [("test", [0, 4, 7]), ("valid", [0, 1, 4])])
+def test_a_log_without_late_rows_is_not_copied(tmp_path: Path, cut: str, first: list[int]) -> None:
     data = training_data(LATE, first, tmp_path)
-    log = data.log_until(until)
+    log = data.log_until(getattr(data.cuts, cut))
     assert log.events is data.events
     assert log.n_items == 3
 

@@ -1,4 +1,4 @@
-"""Both training stages, killed without warning in the middle of a fit, end with the same bytes."""
+"""The training stages, killed without warning in the middle of a fit, end with the same bytes."""
 
 import os
 import re
@@ -20,11 +20,18 @@ from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.tables import ITEM_VOCABULARY, write_events, write_table
 from tasks.child import child_environment
+from tasks.model_files import write_model
 from tests.markov_log import CUT, END, N_ITEMS, taste_events
-from tests.serving_world import MINUTE, START
+from tests.serving_world import MINUTE, START, make_model
 from tests.small_logs import REPOSITORY, contents
 
 STAGES = ("train_embeddings", "train_rnn")
+PHASES = {
+    "train_embeddings": ("select", "refit"),
+    "train_rnn": ("select-together", "refit-together"),
+}
+"""The first phases in which a stage chooses its epochs, and fits with that choice."""
+
 EPOCHS = 5
 SMALLER = {
     "train_embeddings": {
@@ -44,6 +51,7 @@ SMALLER = {
         "learning_rate_active": 0.0003,
         "learning_rate_items": 0.0003,
     },
+    "train_memory": {"steps": 3000, "neighbours": 8},
 }
 """Hundreds of small steps an epoch, at rates so low that the metric rises over several epochs: a
 fit lasts long enough that a kill lands within it."""
@@ -65,8 +73,10 @@ def make_workspace(root: Path) -> Layout:
     write_table(layout.item_vocabulary, pa.table(items, schema=ITEM_VOCABULARY), ITEM_VOCABULARY)
     params = read_yaml(REPOSITORY / "params.yaml")
     for stage, changes in SMALLER.items():
+        params[stage] |= changes
+    for stage in STAGES:
         # patience as long as the fit: every epoch is trained, and so a kill always finds one
-        params[stage] |= {**changes, "max_epochs": EPOCHS, "patience": EPOCHS}
+        params[stage] |= {"max_epochs": EPOCHS, "patience": EPOCHS}
     layout.params.write_text(yaml.safe_dump(params), encoding="utf-8")
     return layout
 
@@ -90,7 +100,7 @@ def run_to_the_end(layout: Layout, stage: str) -> list[tuple[str, int]]:
     process = start(layout, stage)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    ends = re.findall(r"phase=(\w+) epoch=(\d+)/\d+ events=(\d+)/(\d+)", said)
+    ends = re.findall(r"phase=([\w-]+) epoch=(\d+)/\d+ events=(\d+)/(\d+)", said)
     return [(phase, int(epoch)) for phase, epoch, done, total in ends if done == total]
 
 
@@ -130,8 +140,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dic
     chosen = {}
     for stage in STAGES:
         epochs = run_to_the_end(layout, stage)
-        chosen[stage] = sum(phase == "refit" for phase, _ in epochs)
-        assert epochs[:EPOCHS] == [("select", epoch) for epoch in range(1, EPOCHS + 1)]
+        choosing, fitting = PHASES[stage]
+        chosen[stage] = sum(phase == fitting for phase, _ in epochs)
+        assert epochs[:EPOCHS] == [(choosing, epoch) for epoch in range(1, EPOCHS + 1)]
         assert chosen[stage] >= 3, "the metric rises over several epochs"
     return layout, chosen
 
@@ -145,10 +156,37 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(
     layout = make_workspace(tmp_path)
     if stage == "train_rnn":
         shutil.copytree(whole.stage("train_embeddings"), layout.stage("train_embeddings"))
-    kill_after(layout, stage, phase="select", epoch=2)
-    kill_after(layout, stage, phase="refit", epoch=2)
+    choosing, fitting = PHASES[stage]
+    kill_after(layout, stage, phase=choosing, epoch=2)
+    if stage == "train_rnn":
+        kill_after(layout, stage, phase="select-inactive", epoch=2)
+        kill_after(layout, stage, phase="select-active", epoch=1)
+    kill_after(layout, stage, phase=fitting, epoch=2)
     epochs = run_to_the_end(layout, stage)
-    assert all(phase == "refit" and epoch >= 2 for phase, epoch in epochs), epochs
-    assert len(epochs) < chosen[stage]
+    first, number = epochs[0]
+    assert first == fitting, epochs
+    assert number >= 2, epochs
+    assert all(phase.startswith("refit") for phase, _ in epochs), epochs
+    assert sum(phase == fitting for phase, _ in epochs) < chosen[stage]
     assert results(layout, stage) == results(whole, stage)
     assert not (layout.checkpoints / stage).exists(), "checkpoints are forgotten at the end"
+
+
+def test_a_killed_memory_leaves_nothing_and_begins_anew(tmp_path: Path) -> None:
+    """It takes seconds, so there is no checkpoint: what it writes, it writes at its end."""
+    whole, layout = (make_workspace(tmp_path / name) for name in ("whole", "killed"))
+    for each in (whole, layout):
+        write_model(each.stage("train_rnn") / "until_valid", make_model(n_items=N_ITEMS))
+    run_to_the_end(whole, "train_memory")
+    process = start(layout, "train_memory")
+    assert process.stderr is not None
+    try:
+        assert any("stage=train_memory epoch=2/" in line for line in process.stderr)
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL, "it had ended before it was killed"
+    finally:
+        process.kill()
+        process.communicate()
+    assert not layout.stage("train_memory").exists()
+    run_to_the_end(layout, "train_memory")
+    assert results(layout, "train_memory") == results(whole, "train_memory")

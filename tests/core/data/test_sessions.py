@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -22,7 +22,7 @@ from recsys_core.data.sessions import (
     write_event_columns,
     write_vocabularies,
 )
-from recsys_core.errors import ContractError, DataError
+from recsys_core.errors import ConfigError, ContractError, DataError
 from recsys_core.tables import (
     ITEM_VOCABULARY,
     USER_VOCABULARY,
@@ -84,13 +84,16 @@ def sessionized(
     first_rows: Sequence[int] = (0,),
     memory_mb: int = 256,
     threads: int | None = None,
+    ties: Literal["first", "last"] = "first",
 ) -> Sessionized:
     write_table(folder / "log.parquet", table_of(rows), VALID_INTERACTIONS, key=("source_row",))
     out = folder / "out"
     with open_duckdb(
         folder / "work", memory_mb=memory_mb, threads=threads, insertion_order=False
     ) as connection:
-        counts = load_log(connection, folder / "log.parquet", card=card, first_rows=first_rows)
+        counts = load_log(
+            connection, folder / "log.parquet", card=card, first_rows=first_rows, ties=ties
+        )
         write_vocabularies(connection, items=out / "items", users=out / "users")
         sessions = write_event_columns(connection, out / "events", card=card, events=counts.events)
     items = read_table(out / "items", ITEM_VOCABULARY)
@@ -303,6 +306,17 @@ def test_equal_times_keep_the_order_of_rows(tmp_path: Path) -> None:
     assert got.events.session_start.tolist() == [True] + [False] * 6
 
 
+def test_ties_in_the_other_order_change_nothing_else(tmp_path: Path) -> None:
+    """The log is read backwards: rows of one time come from its end, the others by time."""
+    rows = [Row("u", item, second) for second, item in zip((1, 7, 7, 7, 9), "dabca", strict=True)]
+    got = sessionized(tmp_path, rows, small_card(), ties="last")
+    assert [got.items[idx - 1] for idx in got.events.item_idx] == list("dcbaa")
+    assert got.events.source_row.tolist() == [4, 1, 2, 3, 0]
+    assert (got.events.timestamp // SECOND).tolist() == [1, 7, 7, 7, 9]
+    with pytest.raises(ConfigError, match=r"sessionize\.ties is last, but the log came in 2 parts"):
+        sessionized(tmp_path / "parts", rows, small_card(), first_rows=[0, 2], ties="last")
+
+
 def test_values_stay_and_missing_ones_are_nan(tmp_path: Path) -> None:
     rows = [Row("u", "a", 1, value=2.5), Row("u", "b", 2)]
     value = sessionized(tmp_path, rows, small_card()).events.value
@@ -457,4 +471,6 @@ def test_a_missing_table_names_the_cure(tmp_path: Path) -> None:
         pytest.raises(ContractError, match="run the stage that writes it"),
         open_duckdb(tmp_path / "work", memory_mb=256) as connection,
     ):
-        load_log(connection, tmp_path / "log.parquet", card=small_card(), first_rows=[0])
+        load_log(
+            connection, tmp_path / "log.parquet", card=small_card(), first_rows=[0], ties="first"
+        )

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys_core.data.events import Events
 from recsys_core.data.suggestions import (
     Incomplete,
     count_incomplete,
@@ -17,6 +18,7 @@ from recsys_core.data.suggestions import (
     suggest_split,
 )
 from recsys_core.sections import DaysSplit, QuantileSplit
+from tests.event_rows import events_of
 
 DAY = 86_400_000_000
 START = 1_700_006_400_000_000
@@ -79,15 +81,20 @@ def test_an_ordinary_end_is_no_tail(per_day: dict[int, int]) -> None:
     assert suggest_cut_off(per_day) is None
 
 
+def events_at(timestamp: npt.NDArray[np.int64]) -> Events:
+    """One user's events at these times."""
+    return events_of([(1, 1, int(time)) for time in timestamp])
+
+
 def test_a_split_that_suits_is_left_alone() -> None:
     timestamp = START + DAY // 500 * np.arange(10_000)  # 20 days of 500
-    assert suggest_split(timestamp, ONE_DAY, cut_off=None, least=400) == ONE_DAY
-    assert suggest_split(timestamp, ONE_DAY, cut_off=None, least=600) == LAST_TENTH
+    assert suggest_split(events_at(timestamp), ONE_DAY, cut_off=None, least=400) == ONE_DAY
+    assert suggest_split(events_at(timestamp), ONE_DAY, cut_off=None, least=600) == LAST_TENTH
 
 
 def test_a_split_with_an_empty_part_is_replaced() -> None:
     timestamp = START + 1_000 * np.arange(1_000)
-    assert suggest_split(timestamp, ONE_DAY, cut_off=None, least=1) == LAST_TENTH
+    assert suggest_split(events_at(timestamp), ONE_DAY, cut_off=None, least=1) == LAST_TENTH
 
 
 def test_incomplete_rows_are_counted_once_and_by_what_they_lack(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 from recsys_core.data.splits import MICROSECONDS_PER_DAY
 from recsys_core.evaluation.metrics import metric_of
-from recsys_core.evaluation.ranks import rank_targets
-from recsys_core.evaluation.scorers import baseline_scorer
+from recsys_core.evaluation.ranks import candidates_at, rank_targets
+from recsys_core.evaluation.scorers import history_scorer
 from recsys_core.evaluation.targets import successive_targets
 from recsys_core.models.baselines import fit_recent_popularity, fit_transitions
+from recsys_core.models.history_model import FromLastItem
+from recsys_core.models.requests import known_events
 
 END = 17_456 * MICROSECONDS_PER_DAY
 """2017-10-17 00:00 UTC; the test period is the day before."""
@@ -56,16 +59,21 @@ def test_targets_and_floors(globo):
     assert len(globo) == 2_988_181 - 20_376
     cut = END - MICROSECONDS_PER_DAY
     n_items = int(globo.item_idx[globo.timestamp < cut].max())
-    targets = successive_targets(globo, cut, end=END, n_items=n_items)
+    before, end = (Cut.at(globo, time, n_items=n_items) for time in (cut, END))
+    targets = successive_targets(globo, Period(before, end), n_items=n_items)
     assert len(targets) == 180_963
     assert np.mean(targets.item_idx > n_items) == pytest.approx(0.332, abs=0.0005)
 
-    recent = fit_recent_popularity(globo, cut, n_items=n_items, hours=1)
-    transitions = fit_transitions(globo, cut, backoff=recent, hours=1)
+    counts, since = before.counts, before.since(1.0)
+    recent = fit_recent_popularity(globo, counts, n_items=n_items, since=since)
+    transitions = fit_transitions(globo, counts, backoff=recent, since=since)
+    known, candidates = known_events(globo, n_items), candidates_at(globo, before)
     # the published floors: .0792 / .1563, and for transitions .0781 / .1587 at least
     floors = [(recent, 0.0792, 0.1563), (transitions, 0.0811, 0.1604)]
     for model, mrr, recall in floors:
-        scorer = baseline_scorer(model, targets, likelihood=False)
-        ranks = rank_targets(scorer, targets, events=globo, batch=512, seen_filter=False)
+        scorer = history_scorer(FromLastItem(model), known, targets, likelihood=False)
+        ranks = rank_targets(
+            scorer, targets, events=globo, candidates=candidates, batch=512, seen_filter=False
+        )
         assert metric_of(ranks.rank, "mrr@20").mean() == pytest.approx(mrr, abs=0.0002)
         assert metric_of(ranks.rank, "recall@20").mean() == pytest.approx(recall, abs=0.0003)

@@ -35,6 +35,7 @@ def ranks_table(ranks: dict[str, list[int]], *, users: list[int] | None = None) 
                     pa.array([False] * n),
                     pa.array([False] * n),
                     pa.array([True] * n),
+                    pa.array([1] * n, pa.int32()),
                 ],
                 schema=RANKS,
             )

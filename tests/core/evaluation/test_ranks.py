@@ -6,11 +6,19 @@ import math
 import numpy as np
 import pytest
 
+from recsys_core.data.cuts import Cut
 from recsys_core.errors import ModelError
 from recsys_core.evaluation import ranks as ranks_module
-from recsys_core.evaluation.ranks import Ranks, Scorer, negative_log_likelihood, rank_targets
+from recsys_core.evaluation.ranks import (
+    Ranks,
+    Scorer,
+    candidates_at,
+    is_candidate,
+    negative_log_likelihood,
+    rank_targets,
+)
 from recsys_core.evaluation.targets import Targets, successive_targets
-from tests.event_rows import events_of, random_rows
+from tests.event_rows import events_of, period_of, random_rows
 
 
 def fixed_scorer(scores: np.ndarray, *, is_softmax: bool = True) -> Scorer:
@@ -26,14 +34,24 @@ def fixed_scorer(scores: np.ndarray, *, is_softmax: bool = True) -> Scorer:
 def rank(
     scorer: Scorer, targets: Targets, events, *, batch: int = 7, seen_filter: bool = False
 ) -> Ranks:
-    return rank_targets(scorer, targets, events=events, batch=batch, seen_filter=seen_filter)
+    everything = np.ones(scorer.n_items + 1, dtype=bool)
+    return rank_targets(
+        scorer,
+        targets,
+        events=events,
+        candidates=everything,
+        batch=batch,
+        seen_filter=seen_filter,
+    )
 
 
 def two_events_each(items: list[int]):
     """User u has item `items[u - 1]` twice; the second is the target."""
     rows = [(user, item, time) for time in (0, 10) for user, item in enumerate(items, start=1)]
     events = events_of(rows)
-    return events, successive_targets(events, 10, end=20, n_items=max(items))
+    return events, successive_targets(
+        events, period_of(events, 10, 20, n_items=max(items)), n_items=max(items)
+    )
 
 
 def test_doctests():
@@ -76,7 +94,9 @@ def test_against_ranking_one_by_one(batch, seen_filter):
     rows = random_rows(400, users=30, items=25, end=1000)
     events = events_of(rows)
     n_items = 20
-    targets = successive_targets(events, 500, end=1000, n_items=n_items)
+    targets = successive_targets(
+        events, period_of(events, 500, 1000, n_items=n_items), n_items=n_items
+    )
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, (len(targets), n_items)).astype(np.float32)  # many ties
     found = rank(fixed_scorer(scores), targets, events, batch=batch, seen_filter=seen_filter)
@@ -97,7 +117,7 @@ def test_against_ranking_one_by_one(batch, seen_filter):
 def test_seen_filter_takes_what_was_had_in_the_period_too():
     # item 1 before the period, 2 in it; at the third event only 3 is left of three items
     events = events_of([(1, 1, 0), (1, 2, 10), (1, 3, 11), (1, 2, 12)])
-    targets = successive_targets(events, 10, end=20, n_items=3)
+    targets = successive_targets(events, period_of(events, 10, 20, n_items=3), n_items=3)
     scores = np.array([[3.0, 2.0, 1.0]] * 3)
     assert rank(fixed_scorer(scores), targets, events, seen_filter=False).rank.tolist() == [2, 3, 2]
     assert rank(fixed_scorer(scores), targets, events, seen_filter=True).rank.tolist() == [1, 1, 0]
@@ -136,6 +156,37 @@ def test_scores_that_are_not_numbers_are_refused(bad):
 
 def test_no_targets_have_no_ranks():
     events = events_of([(1, 1, 0), (1, 2, 1)])
-    targets = successive_targets(events, 5, end=9, n_items=2)
+    targets = successive_targets(events, period_of(events, 5, 9, n_items=2), n_items=2)
     found = rank(fixed_scorer(np.zeros((0, 2))), targets, events)
     assert len(found.rank) == 0
+
+
+def test_an_item_without_an_event_is_no_candidate_and_its_target_a_miss():
+    events, targets = two_events_each([1, 2, 3])
+    scores = np.array([[1.0, 2.0, 3.0]] * 3)
+    candidates = np.array([False, True, True, False, True])  # one item more than the model knows
+    found = rank_targets(
+        fixed_scorer(scores),
+        targets,
+        events=events,
+        candidates=candidates,
+        batch=2,
+        seen_filter=False,
+    )
+    assert found.rank.tolist() == [2, 1, 0]
+    assert np.isnan(found.nll).tolist() == [False, False, True]
+
+
+def test_candidates_are_the_known_items_with_an_event_before_the_cut():
+    # item 2 was delivered late; item 3 is in the catalogue and has no event yet
+    events = events_of([(1, 1, 0), (1, 2, 1), (2, 4, 2), (2, 3, 9)])
+    assert candidates_at(events, Cut.at(events, 5, n_items=4)).tolist() == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert candidates_at(events, Cut.at(events, 5, n_items=1)).tolist() == [False, True]
+    masked = is_candidate(np.array([False, True, False]), np.array([1, 2, 7], dtype=np.int32))
+    assert masked.tolist() == [True, False, False]

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from recsys_core.data.cuts import Cut
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.report import population, two_time_scales
 from recsys_core.evaluation.targets import successive_targets
-from tests.event_rows import events_of
+from tests.event_rows import events_of, period_of
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,11 @@ def test_events_of_unknown_items_are_counted_for_each_target_that_they_miss() ->
     events = events_of(
         [(1, 9, 0), (1, 1, 1), (2, 9, 2), (3, 1, 3), (1, 9, 10), (1, 2, 11), (2, 1, 12), (3, 2, 13)]
     )
-    targets = successive_targets(events, 10, end=20, n_items=2)
-    groups = cohorts(targets, events, start=10, t_star=2, n_items=2)
+    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    before = Cut.at(events, 10, n_items=2)
+    groups = cohorts(targets, before=before, candidates=np.arange(3) > 0, t_star=2)
     report = population([], groups, targets, in_period=4)
-    assert report["rows"] == {"in": 4, "out": 4, "first_of_their_user": 0}
+    assert report["rows"] == {"in": 4, "out": 4, "not_asked": 0}
     assert report["history_events_left_out"] == 1 + 2 + 1 + 0
     assert report["targets_without_known_history"] == 1
     assert report["targets"]["inactive"] == 4

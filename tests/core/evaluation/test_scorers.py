@@ -9,7 +9,7 @@ from recsys_core.evaluation.ranks import Scorer, rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
 from recsys_core.evaluation.targets import successive_targets
 from recsys_core.evaluation.truth import oracle_scorer
-from tests.event_rows import events_of
+from tests.event_rows import events_of, period_of
 
 
 def scores_of(scorer: Scorer, rows: slice) -> np.ndarray:
@@ -53,13 +53,20 @@ def test_the_truth_is_renormalised_over_the_vocabulary():
     # the vocabulary has another order; "d" is the first item that is unknown, "b" never occurs
     items = Vocabulary(pa.array(["c", "a", "d"]), np.array([0, 1, 2]))
     events = events_of([(1, 1, 0), (1, 2, 1), (2, 2, 2), (1, 2, 10), (2, 1, 3), (2, 3, 11)])
-    targets = successive_targets(events, 10, end=20, n_items=2)
+    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
     assert targets.source_row.tolist() == [3, 5]
     covered = targets.take(oracle.covers(targets.source_row))
     scorer = oracle_scorer(oracle, covered, items=items, n_items=2)
     found = np.exp(scores_of(scorer, slice(0, 1)))
     np.testing.assert_allclose(found, [[0, 0.25 / 0.65, 0.4 / 0.65]], rtol=1e-5)
-    ranks = rank_targets(scorer, covered, events=events, batch=1, seen_filter=False)
+    ranks = rank_targets(
+        scorer,
+        covered,
+        events=events,
+        candidates=np.ones(3, dtype=bool),
+        batch=1,
+        seen_filter=False,
+    )
     assert ranks.rank.tolist() == [1, 0]
     np.testing.assert_allclose(ranks.nll[0], -np.log(0.4 / 0.65), rtol=1e-5)
     assert np.isnan(ranks.nll[1])
@@ -71,8 +78,15 @@ def test_where_nothing_possible_is_in_the_vocabulary_nothing_is_a_candidate():
     assert impossible.max() < -50  # all but item "d" and its topic
     items = Vocabulary(pa.array(["x", "y", "d"]), np.array([0, 1, 2]))
     events = events_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 3), (2, 1, 4), (1, 3, 10)])
-    targets = successive_targets(events, 10, end=20, n_items=2)
+    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
     scorer = oracle_scorer(oracle, targets, items=items, n_items=2)
-    ranks = rank_targets(scorer, targets, events=events, batch=1, seen_filter=False)
+    ranks = rank_targets(
+        scorer,
+        targets,
+        events=events,
+        candidates=np.ones(3, dtype=bool),
+        batch=1,
+        seen_filter=False,
+    )
     assert np.all(scores_of(scorer, slice(0, 1)) == -np.inf)
     assert ranks.rank.tolist() == [0]

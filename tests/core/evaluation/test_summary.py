@@ -16,13 +16,13 @@ from recsys_core.evaluation.summary import (
 )
 from recsys_core.evaluation.targets import successive_targets
 from recsys_core.tables import METRICS, RANKS, check_table
-from tests.event_rows import events_of
+from tests.event_rows import events_of, period_of
 
 # four targets: users 1, 1, 2, 3
 EVENTS = events_of(
     [(1, 1, 0), (2, 1, 1), (3, 1, 2), (1, 2, 10), (1, 3, 11), (2, 1, 12), (3, 9, 13)]
 )
-TARGETS = successive_targets(EVENTS, 10, end=20, n_items=4)
+TARGETS = successive_targets(EVENTS, period_of(EVENTS, 10, 20, n_items=4), n_items=4)
 EVERYONE = np.ones(4, dtype=bool)
 FIRST_TWO = np.array([True, True, False, False])
 GROUPS = {
@@ -127,3 +127,4 @@ def test_both_tables_keep_their_contracts():
     assert table.column("nll").null_count == 1 + 4
     assert table.column("active").to_pylist()[-2:] == [True, True]
     assert table.column("known").to_pylist()[:4] == [True, True, True, False]
+    assert table.column("history").to_pylist()[:4] == TARGETS.history.tolist()

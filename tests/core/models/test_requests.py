@@ -1,11 +1,14 @@
 """What the model reads for a user."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys_core.models.requests import InputSpec, known_events, make_requests
+from recsys_core.serving.bundle import INPUTS
 from tests.serving_world import make_events, make_model
 
-SPEC = InputSpec(n_items=40, dim=8, t_star=10, window=32)
+SPEC = InputSpec(n_items=40, dim=8, t_star=10, window=32, remembered=8, ablation="none")
 
 
 def test_routing_is_inclusive_active() -> None:
@@ -16,13 +19,14 @@ def test_the_window_is_bounded_and_never_empty_for_active_users() -> None:
     history = np.arange(10_001)
     length = history - SPEC.window_start(history)
     assert length[:10].tolist() == list(range(10))
-    assert length[10] == 5, "at promotion the window holds what follows t* // 2"
-    assert length.max() == 32
-    assert length[10:].min() == 5
+    assert length[10:].tolist() == np.minimum(history[10:], 32).tolist()
+    folded = SPEC.folded(history)
+    assert folded[:10].tolist() == [0] * 10
+    assert folded[10:].tolist() == history[10:].tolist()
     assert SPEC.max_length == 32
 
 
-def test_an_active_users_vector_comes_from_the_events_before_the_window() -> None:
+def test_an_active_users_vector_comes_from_all_events_up_to_the_request() -> None:
     model = make_model()
     spec, fold_in = model.input_spec, model.fold_in  # t* = 4, window 6
     events = make_events([list(range(1, 13))])
@@ -30,11 +34,26 @@ def test_an_active_users_vector_comes_from_the_events_before_the_window() -> Non
     requests = make_requests(spec, fold_in, events, user_idx=one, history=np.array([12]))
     assert requests.items.tolist() == [[7, 8, 9, 10, 11, 12]]
     np.testing.assert_array_equal(
-        requests.user_vector, fold_in.vectors(events, one, count=np.array([6]))
+        requests.user_vector, fold_in.vectors(events, one, count=np.array([12]))
     )
-    changed = make_events([[1, 2, 3, 4, 5, 6, 40, 39, 38, 37, 36, 35]])
-    again = make_requests(spec, fold_in, changed, user_idx=one, history=np.array([12]))
+    later = make_events([[*range(1, 13), 40, 39]])
+    again = make_requests(spec, fold_in, later, user_idx=one, history=np.array([12]))
     np.testing.assert_array_equal(again.user_vector, requests.user_vector)
+
+
+def test_a_request_has_the_own_items_where_a_memory_reads_them() -> None:
+    model = make_model()
+    events = make_events([[*range(1, 13), 9], [5], []])
+    arguments = {"user_idx": np.array([1, 2, 3]), "history": np.array([13, 1, 0])}
+    for remembered, own_items in (
+        (4, [[9, 12, 11, 10], [5, 0, 0, 0], [0, 0, 0, 0]]),
+        (0, [[], [], []]),
+    ):
+        spec = replace(model.input_spec, remembered=remembered)
+        requests = make_requests(spec, model.fold_in, events, **arguments)
+        assert requests.own.items.tolist() == own_items
+        assert requests.active.tolist() == [True, False, False]
+        assert set(requests.inputs()) < set(INPUTS)
 
 
 def test_an_inactive_user_has_no_vector() -> None:

@@ -1,12 +1,16 @@
 """The two-time-scale model: acceptance behaviours of section 1.6 that need no training."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from recsys_core.models import predict
+from recsys_core.models.backbones import BackboneName
 from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import make_requests
+from recsys_core.models.requests import Requests, make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
 from tests.serving_world import make_events, make_model, random_histories
 
@@ -14,6 +18,12 @@ LENGTHS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 25, 60]
 EVENTS = make_events(random_histories(LENGTHS))
 USERS = np.arange(1, len(LENGTHS) + 1)
 HISTORY = np.array(LENGTHS)
+
+
+def network_inputs(requests: Requests) -> dict[str, torch.Tensor]:
+    """What the networks read of the requests; the rest is for a memory beside them."""
+    names = ("items", "gap_seconds", "length", "user_vector", "active")
+    return {name: torch.from_numpy(getattr(requests, name)) for name in names}
 
 
 def vectors_of(model: TwoTimeScale, *, batch: int = 2048) -> np.ndarray:
@@ -55,7 +65,7 @@ def test_without_gamma_the_active_output_is_exactly_the_folded_in_vector() -> No
 
 
 def test_cost_is_bounded_by_the_window() -> None:
-    """It grows up to K + t* // 2 events, and is the same for any number from there on."""
+    """It grows up to K events, and is the same for any number from there on."""
     model = make_model()
     events = make_events(random_histories([6, 10_000]))
 
@@ -67,30 +77,60 @@ def test_cost_is_bounded_by_the_window() -> None:
             user_idx=np.array([user]),
             history=np.array([history]),
         )
-        inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+        inputs = network_inputs(requests)
         with FlopCounterMode(display=False) as counter:
             model(**inputs)
         return int(counter.get_total_flops())
 
     model.requires_grad_(False)
     spec = model.input_spec
-    full = spec.window + spec.t_star // 2  # from here on the window is full
+    full = spec.window  # from here on the window is full
     assert flops(2, full) == flops(2, full + 1) == flops(2, 1_000) == flops(2, 10_000)
     assert flops(2, full) > flops(2, full - 1) > flops(1, spec.t_star) > 0
 
 
-def test_batched_equals_one_by_one() -> None:
-    model = make_model()
+@pytest.mark.parametrize("backbone", ["gru", "lstm", "lru"])
+def test_batched_equals_one_by_one(backbone: BackboneName) -> None:
+    model = make_model(backbone=backbone, depth=2)
     whole = vectors_of(model)
     np.testing.assert_allclose(vectors_of(model, batch=1), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_padding_is_not_read() -> None:
-    model = make_model()
+def test_batches_shrink_with_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = make_model(), []
+    whole, queries = vectors_of(model), model.cohort_queries
+
+    def watched(network, items, *rest):
+        sizes.append(items.numel())
+        return queries(network, items, *rest)
+
+    monkeypatch.setattr(predict, "EVENTS_AT_ONCE", 2 * model.input_spec.max_length)
+    monkeypatch.setattr(model, "cohort_queries", watched)
+    np.testing.assert_allclose(vectors_of(model), whole, rtol=1e-5, atol=1e-6)
+    assert max(sizes) <= 2 * model.input_spec.max_length
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_cohort_by_cohort_equals_both_networks_and_a_choice(
+    score: Literal["dot", "cosine"],
+) -> None:
+    model = make_model(score=score)
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
-    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    inputs = network_inputs(requests)
+    with torch.no_grad():
+        both = model(**inputs).numpy()
+    np.testing.assert_allclose(vectors_of(model), both, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["gru", "lstm", "lru"])
+def test_padding_is_not_read(backbone: BackboneName) -> None:
+    model = make_model(backbone=backbone, depth=2)
+    requests = make_requests(
+        model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
+    )
+    inputs = network_inputs(requests)
     padded = dict(inputs)
     padded["items"] = torch.nn.functional.pad(inputs["items"], (0, 5), value=7)
     padded["gap_seconds"] = torch.nn.functional.pad(inputs["gap_seconds"], (0, 5), value=99.0)
@@ -114,15 +154,31 @@ def test_gaps_are_read_unless_there_is_no_time_input(time_dim: int, read: bool) 
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
-    inputs = {name: torch.from_numpy(array) for name, array in requests.inputs().items()}
+    inputs = network_inputs(requests)
     other = {**inputs, "gap_seconds": 7 * inputs["gap_seconds"] + 1000}
     with torch.no_grad():
         changed = (model(**inputs) != model(**other)).any(dim=1).numpy()
     np.testing.assert_array_equal(changed, (HISTORY > 0) & read)
 
 
-def test_pad_is_never_scored() -> None:
-    model = make_model()
+def test_the_cosine_is_between_directions_alone() -> None:
+    model = make_model(score="cosine")
+    vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    table = torch.randn(41, 8, generator=torch.Generator().manual_seed(2))
+    model.set_items(table, torch.zeros(41))
+    scores = model.scores(model.queries(vectors)).detach()
+    cosine = torch.nn.functional.cosine_similarity(vectors.unsqueeze(1), table[1:], dim=-1)
+    torch.testing.assert_close(scores[:, 1:], cosine / model.config.temperature)
+    torch.testing.assert_close(model.queries(3.0 * vectors), model.queries(vectors))
+    assert not model.queries(torch.zeros(1, 8)).any()
+    items = model.item_vectors.detach().clone()
+    model.set_items(items, torch.zeros(41))
+    torch.testing.assert_close(model.item_vectors.detach(), items)  # of length 1 they stay
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_pad_is_never_scored(score: Literal["dot", "cosine"]) -> None:
+    model = make_model(score=score)
     scores = model.scores(torch.from_numpy(vectors_of(model)))
     assert scores.shape == (len(LENGTHS), 41)
     assert torch.isneginf(scores[:, 0]).all()
@@ -130,6 +186,6 @@ def test_pad_is_never_scored() -> None:
 
 
 def test_round_trip() -> None:
-    model = make_model()
+    model = make_model(backbone="lstm", depth=2, score="cosine")
     again = TwoTimeScale.from_arrays(model.to_json(), model.to_arrays())
     np.testing.assert_array_equal(vectors_of(again), vectors_of(model))

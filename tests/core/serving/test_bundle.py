@@ -11,7 +11,7 @@ import pytest
 from recsys_core.artifacts import MANIFEST, read_json, write_json, write_manifest
 from recsys_core.errors import ContractError
 from recsys_core.serving.bundle import read_bundle
-from tests.serving_world import START, K, item_ids, make_model, tiny_bundle
+from tests.serving_world import START, K, item_ids, make_model, make_spec, tiny_bundle
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 def test_round_trip(bundle: Path) -> None:
     read, model = read_bundle(bundle), make_model()
-    assert read.spec == model.input_spec
+    assert read.spec == make_spec()
+    assert read.spec.remembered == 12
+    assert read.looked_up == 12 * (5 + 32), "what is worked out of each own item"
     assert (read.k, read.as_of) == (K, START)
     assert read.items.ids.to_pylist() == item_ids()
     for name in ("items", "mean", "basis", "variance"):
@@ -67,7 +69,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 def test_another_format_is_refused(bundle: Path) -> None:
     manifest = read_json(bundle / MANIFEST)
     write_json(bundle / MANIFEST, {**manifest, "format": 99})
-    with pytest.raises(ContractError, match="bundle format 99, this version reads 1"):
+    with pytest.raises(ContractError, match="bundle format 99, this version reads 3"):
         read_bundle(bundle)
 
 

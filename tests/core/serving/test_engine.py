@@ -8,6 +8,7 @@ import pytest
 
 from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
+from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
 from recsys_core.serving import engine as engine_module
@@ -16,6 +17,7 @@ from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
 from tests.serving_world import (
     N_ITEMS,
     make_events,
+    make_memory,
     make_model,
     make_popularity,
     random_histories,
@@ -50,14 +52,29 @@ def events() -> Events:
 
 
 def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
-    """Scores of all items by the model in torch, (N, V + 1): the truth of these tests."""
+    """Scores of all items by model and memory in torch, (N, V + 1): the truth of these tests.
+
+    Each user is asked for alone, with as many own items as there are.
+    """
     import torch
 
-    model = make_model()
-    history = np.diff(events.offsets)[user_idx]
-    vectors = user_vectors(model, events, user_idx=user_idx, history=history)
-    with torch.inference_mode():
-        return model.scores(torch.from_numpy(vectors)).numpy()
+    model, memory = make_model(), make_memory()
+    scores = []
+    for user in user_idx:
+        history = np.diff(events.offsets)[[user]]
+        vectors = user_vectors(model, events, user_idx=np.array([user]), history=history)
+        own = gather_own(
+            events, user_idx=np.array([user]), history=history, most=memory.config.length
+        )
+        with torch.inference_mode():
+            logits = torch.from_numpy(vectors) @ model.item_vectors.T + model.item_bias
+            active = torch.from_numpy(history >= model.config.t_star)
+            inputs = (own.items, own.numbers, own.user_numbers)
+            both = memory(logits, active, *(torch.from_numpy(array) for array in inputs))
+        scores.append(both.numpy())
+    scored = np.concatenate(scores)
+    scored[:, 0] = -np.inf
+    return scored
 
 
 def brute_force(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +197,28 @@ def test_batches_shrink_with_the_catalogue(
     top = engine.top_items(events, USERS, k=5, seen_filter=False)
     assert sizes == [2] * 5
     np.testing.assert_array_equal(top.items, whole.items)
+
+
+def test_batches_shrink_with_the_window(
+    engine: ScoringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = engine.bundle.spec.max_length + 1
+    monkeypatch.setattr(engine_module, "EVENTS_AT_ONCE", 3 * longest + 1)
+    assert engine.max_batch == 3
+    monkeypatch.setattr(engine_module, "EVENTS_AT_ONCE", 1)
+    assert engine.max_batch == 1, "a user at least"
+
+
+def test_batches_shrink_with_what_the_memory_looks_up(
+    engine: ScoringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = engine.bundle.looked_up
+    monkeypatch.setattr(engine_module, "LOOKED_UP_AT_ONCE", 3 * looked_up + 1)
+    assert engine.max_batch == 3
+    bare = replace(engine.bundle, looked_up=0)
+    monkeypatch.setattr(engine, "bundle", bare)
+    monkeypatch.setattr(engine_module, "LOOKED_UP_AT_ONCE", engine_module.MAX_BATCH)
+    assert engine.max_batch == engine_module.MAX_BATCH, "a memory without terms looks up nothing"
 
 
 def test_the_provider_that_really_runs_is_said(

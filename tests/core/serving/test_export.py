@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -9,20 +10,29 @@ import pytest
 
 from recsys_core.artifacts import MANIFEST
 from recsys_core.errors import ModelError
+from recsys_core.models.backbones import BackboneName
+from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
+from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import GRAPHS, INPUTS, OUTPUTS
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.parity import (
     check_parity,
     compare_top,
+    example_inputs,
     popularity_scores,
+    remembered_widths,
     two_time_scale_scores,
 )
 from tests.serving_world import (
     N_ITEMS,
     K,
     export_bundle,
+    export_model,
+    make_memory,
     make_model,
     make_popularity,
+    make_spec,
     tiny_bundle,
 )
 
@@ -37,23 +47,52 @@ def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int)
     model = make_model()
     rng = np.random.default_rng(seed)
     graph = bundle / "two_time_scale.onnx"
-    parity = check_parity(graph, two_time_scale_scores(model), model.input_spec, k=K, rng=rng)
-    # every length twice in a batch, three lengths one by one; each with three shares of seen items
-    assert parity.rows == 3 * (2 * (model.input_spec.max_length + 1) + 3)
+    parity = check_parity(
+        graph, two_time_scale_scores(model, make_memory()), make_spec(), k=K, rng=rng
+    )
+    # every length twice in a batch, three lengths one by one; each with three shares of seen items;
+    # and every length with each number of own items
+    lengths = model.input_spec.max_length + 1
+    assert parity.rows == 3 * (2 * lengths + 3) + len(remembered_widths(12)) * lengths
     assert 0 < parity.max_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("backbone", "depth", "score"),
+    [("gru", 3, "cosine"), ("lstm", 1, "dot"), ("lru", 1, "dot"), ("lru", 3, "cosine")],
+)
+def test_the_graph_of_each_backbone_equals_its_model(
+    backbone: BackboneName, depth: int, score: Literal["dot", "cosine"], tmp_path: Path
+) -> None:
+    """At every length up to the longest; the item table lies in it once, as it is scored."""
+    model = make_model(backbone=backbone, depth=depth, score=score)
+    export_model(tmp_path, model, make_memory())
+    path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
+    parity = check_parity(
+        path, two_time_scale_scores(model, make_memory()), make_spec(), k=K, rng=rng
+    )
+    assert 0 < parity.max_difference < 1e-4
+    graph = onnx.load(path).graph
+    operators = [node.op_type for node in graph.node]
+    recurrent = {"gru": "GRU", "lstm": "LSTM"}.get(backbone)
+    assert operators.count("GRU") + operators.count("LSTM") == (2 * depth if recurrent else 0)
+    assert recurrent is None or operators.count(recurrent) == 2 * depth
+    tables = [
+        onnx.numpy_helper.to_array(initializer)
+        for initializer in graph.initializer
+        if int(np.prod(initializer.dims)) == (N_ITEMS + 1) * 8
+    ]
+    assert len(tables) == 1
+    np.testing.assert_array_equal(tables[0], model.item_vectors.detach().numpy())
 
 
 def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_path: Path) -> None:
     model = make_model(time_dim=0)
-    export_graphs(
-        tmp_path,
-        config=model.to_json(),
-        weights=model.to_arrays(),
-        popularity=make_popularity(),
-        k=K,
-    )
+    export_model(tmp_path, model, make_memory())
     path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
-    parity = check_parity(path, two_time_scale_scores(model), model.input_spec, k=K, rng=rng)
+    parity = check_parity(
+        path, two_time_scale_scores(model, make_memory()), make_spec(), k=K, rng=rng
+    )
     assert 0 < parity.max_difference < 1e-5
     graph = onnx.load(path).graph
     assert "gap_seconds" in [port.name for port in graph.input], "every graph has the same inputs"
@@ -62,32 +101,76 @@ def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_pat
 
 def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
     reference = popularity_scores(make_popularity())
-    spec = make_model().input_spec
     rng = np.random.default_rng(0)
-    parity = check_parity(bundle / "popularity.onnx", reference, spec, k=K, rng=rng)
+    parity = check_parity(bundle / "popularity.onnx", reference, make_spec(), k=K, rng=rng)
     assert parity.max_difference == 0
 
 
 def test_parity_fails_where_the_model_is_another_one(bundle: Path) -> None:
-    other = make_model(seed=2)
-    graph = bundle / "two_time_scale.onnx"
-    with pytest.raises(ModelError, match=r"a top score differs from the model's by"):
-        check_parity(
-            graph, two_time_scale_scores(other), other.input_spec, k=K, rng=np.random.default_rng(0)
-        )
+    assert_differs(bundle, make_model(seed=2), make_memory())
 
 
 def test_parity_fails_where_one_bias_is_another(bundle: Path) -> None:
     other = make_model()
     other.item_bias.data[7] += 0.01
-    with pytest.raises(ModelError, match="differs from the model's"):
-        check_parity(
-            bundle / "two_time_scale.onnx",
-            two_time_scale_scores(other),
-            other.input_spec,
-            k=K,
-            rng=np.random.default_rng(0),
-        )
+    assert_differs(bundle, other, make_memory())
+
+
+@pytest.mark.parametrize("place", range(len(make_memory().config.numbered_terms)))
+def test_parity_fails_where_one_term_counts_differently(bundle: Path, place: int) -> None:
+    other = make_memory()
+    other.coefficients.data[place, 2] += 0.05
+    assert_differs(bundle, make_model(), other)
+
+
+def assert_differs(bundle: Path, model: TwoTimeScale, memory: Memory) -> None:
+    graph, reference = bundle / "two_time_scale.onnx", two_time_scale_scores(model, memory)
+    with pytest.raises(ModelError, match="differs from the model's by"):
+        check_parity(graph, reference, make_spec(), k=K, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("terms", "windows"),
+    [((), (None,)), (("own",), (3.0,)), (("own", "recent"), (None,)), (("next",), (None,))],
+)
+def test_the_graph_with_fewer_terms_equals_its_model(
+    terms: tuple[str, ...], windows: tuple[float | None, ...], tmp_path: Path
+) -> None:
+    """Without terms the networks stand alone; the inputs of the graph are the same."""
+    model, memory = make_model(), make_memory(terms=terms, windows=windows)
+    export_model(tmp_path, model, memory)
+    path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
+    parity = check_parity(path, two_time_scale_scores(model, memory), make_spec(), k=K, rng=rng)
+    assert 0 < parity.max_difference < 1e-4
+    graph = onnx.load(path).graph
+    assert [port.name for port in graph.input] == list(INPUTS)
+    assert bool(terms) == any("own_items" in node.input for node in graph.node)
+
+
+def test_parity_fails_where_own_items_count_differently(bundle: Path) -> None:
+    other = make_memory()
+    assert other.own is not None
+    other.own.outer.data[0] += 0.05
+    assert_differs(bundle, make_model(), other)
+
+
+def test_random_inputs_are_what_a_users_memory_may_be() -> None:
+    """Every number of own items from none on, PAD after them alone, each once, many events."""
+    spec = make_spec()
+    batches = list(example_inputs(spec, rng=np.random.default_rng(0)))
+    assert {batch["own_items"].shape[1] for batch in batches} <= set(range(1, 13))
+    counts, most = set(), 0.0
+    for batch in batches:
+        own = batch["own_items"]
+        there = (own > 0).sum(axis=1)
+        np.testing.assert_array_equal(own > 0, np.arange(own.shape[1]) < there[:, None])
+        assert own.max() <= spec.n_items
+        for row, different in zip(own.tolist(), there.tolist(), strict=True):
+            assert len(set(row[:different])) == different
+        counts |= set(there.tolist())
+        most = max(most, batch["user_numbers"][:, 0].max())
+    assert counts == set(range(spec.remembered + 1))
+    assert most > 200
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -119,6 +202,9 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
         "length": ["B"],
         "user_vector": ["B", 8],
         "active": ["B"],
+        "own_items": ["B", "M"],
+        "own_numbers": ["B", "M", len(ITEM_NUMBERS)],
+        "user_numbers": ["B", len(USER_NUMBERS)],
         "seen_rows": ["S"],
         "seen_items": ["S"],
         "top_items": ["B", K],
@@ -149,16 +235,30 @@ def test_same_model_same_bytes_in_another_folder(bundle: Path, tmp_path: Path) -
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
-    model = make_model()
-    config, weights, popularity = model.to_json(), model.to_arrays(), make_popularity()
-    with pytest.raises(ModelError, match="top 41 of 40 items"):
-        export_graphs(tmp_path, config=config, weights=weights, popularity=popularity, k=41)
-    with pytest.raises(ModelError, match="needs 41 scores, PAD -inf"):
-        export_graphs(tmp_path, config=config, weights=weights, popularity=popularity[:-1], k=4)
-    broken = {**weights, "item_bias": weights["item_bias"].copy()}
-    broken["item_bias"][2] = np.nan
-    with pytest.raises(ModelError, match="1 of 41 numbers in item_bias are NaN or infinite"):
-        export_graphs(tmp_path, config=config, weights=broken, popularity=popularity, k=4)
+    model, memory = make_model(), make_memory()
+    good: dict[str, Any] = {
+        "config": model.to_json(),
+        "weights": model.to_arrays(),
+        "memory_config": memory.to_json(),
+        "memory_weights": memory.to_arrays(),
+        "popularity": make_popularity(),
+        "k": 4,
+    }
+    broken, strange = dict(good["weights"]), dict(good["memory_weights"])
+    broken["item_bias"] = np.where(np.arange(41) == 2, np.nan, 0.0).astype(np.float32)
+    strange["power"] = np.full(5, np.inf, dtype=np.float32)
+    for changes, said in (
+        ({"k": 41}, "top 41 of 40 items"),
+        ({"popularity": good["popularity"][:-1]}, "needs 41 scores, PAD -inf"),
+        ({"weights": broken}, "1 of 41 numbers in item_bias are NaN or infinite"),
+        ({"memory_weights": strange}, "5 of 5 numbers in power are NaN or infinite"),
+        (
+            {"memory_config": make_memory(n_items=39).to_json()},
+            "the memory knows 39 items and the model 40",
+        ),
+    ):
+        with pytest.raises(ModelError, match=said):
+            export_graphs(tmp_path, **{**good, **changes})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_core.data.cuts import Cut
 from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.sections import TrainEmbeddings
 from recsys_core.training.fit_embeddings import FOLD_IN_L2, EmbeddingTrainer, choose_fold_in_l2
@@ -49,7 +50,7 @@ def checkerboard() -> LogUntil:
         for user in range(40)
     ]
     events = make_events(histories)
-    return LogUntil(events, int(events.timestamp.max()) + 1, 16)
+    return LogUntil(events, Cut.at(events, int(events.timestamp.max()) + 1, n_items=16))
 
 
 def test_checkerboard() -> None:

@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from recsys_core.data.cuts import Cut
+from recsys_core.errors import ConfigError
 from recsys_core.training.log_until import MICROSECONDS_PER_DAY, OLDEST_WEIGHT, LogUntil
 from tests.serving_world import MINUTE, START, make_events
 
 EVENTS = make_events([[1, 2], [3], [1, 1, 2]])  # one a minute
-LOG = LogUntil(EVENTS, START + 4 * MINUTE, 3)
+LOG = LogUntil(EVENTS, Cut.at(EVENTS, START + 4 * MINUTE, n_items=3))
 
 
 def test_rows_and_counts_end_before_the_time() -> None:
@@ -44,3 +47,10 @@ def test_no_event_falls_below_the_oldest_weight() -> None:
 
 def test_item_frequency_counts_what_may_be_seen() -> None:
     assert LOG.item_frequency(LOG.weights(None)).tolist() == [0.0, 2.0, 1.0, 1.0]
+
+
+def test_a_half_life_needs_one_time() -> None:
+    log = LogUntil(EVENTS, replace(LOG.cut, time=None))
+    assert log.weights(None).tolist() == [1.0] * 6
+    with pytest.raises(ConfigError, match="a half-life needs one time"):
+        log.weights(1.0)

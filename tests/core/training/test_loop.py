@@ -57,6 +57,26 @@ def test_the_best_epoch_is_kept(
     assert (last.epoch, last.metric, last.done) == (epochs, metrics[epochs - 1], 10)
 
 
+@pytest.mark.parametrize(
+    ("metrics", "best", "epochs"), [([0.3, 0.2, 0.1, 0.4], 0, 2), ([0.3, 0.2, 0.4, 0.1], 2, 3)]
+)
+def test_the_start_is_kept_where_no_epoch_is_better(
+    metrics: list[float], best: int, epochs: int, tmp_path: Path
+) -> None:
+    """Its weight is 1 to begin with; the second time everything comes from the checkpoint."""
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", "a")
+    for _ in range(2):
+        trainer = Scripted(metrics)
+        trainer.weight += 1
+        fit = Fit(
+            trainer, phase="t", max_epochs=3, patience=2, checkpoint=checkpoint, judge_start=True
+        )
+        for _ in fit.run():
+            pass
+        assert (fit.best_epoch, len(fit.curve), trainer.weight.item()) == (best, epochs, best + 1)
+        assert fit.best_metric == metrics[best]
+
+
 def test_without_patience_the_last_epoch_is_the_best() -> None:
     trainer = Scripted([])
     fit = Fit(trainer, phase="t", max_epochs=3, patience=None, checkpoint=None)

@@ -1,9 +1,10 @@
-"""The sampled softmax."""
+"""Losses against their formulas."""
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_core.training.losses import pull, sampled_softmax
+from recsys_core.training.losses import bpr_max, full_softmax, pull, sampled_softmax
 from recsys_core.training.samplers import Candidates, NegativeSampler
 
 V, D = 50, 4
@@ -55,17 +56,90 @@ def test_an_empty_draw_of_others_leaves_no_loss() -> None:
     assert loss(only)[2:4].tolist() == [0.0, 0.0], "the target itself is never its own negative"
 
 
-def test_draws_follow_the_frequencies() -> None:
-    frequency = torch.tensor([0.0, 1.0, 4.0, 9.0, 16.0, 0.25])
-    sampler = NegativeSampler(frequency, power=0.5, draws=4)
-    drawn = torch.cat([sampler.draw(DRAWS).items for _ in range(5000)])
-    share = torch.bincount(drawn, minlength=6)[1:] / len(drawn)
-    expected = torch.tensor([1.0, 2.0, 3.0, 4.0, 0.5]) / 10.5
-    torch.testing.assert_close(share, expected, rtol=0.0, atol=0.02)
-    candidates = sampler.draw(DRAWS)
-    torch.testing.assert_close(
-        candidates.log_expected, torch.log(4 * expected[candidates.items - 1])
+def test_the_full_softmax_and_its_gradients_are_the_naive_ones() -> None:
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 3.0])
+    for cells in (1, 2 * (V + 1), 10**6):  # a row at a time, two, all of them
+        values = [part.clone().requires_grad_() for part in (VECTORS, ITEMS, BIAS)]
+        vectors, items, bias = values
+        loss = full_softmax(vectors, TARGETS, items=(items, bias), weights=weights, cells=cells)
+        found = torch.autograd.grad(3.0 * loss, values)
+        nll = torch.nn.functional.cross_entropy(
+            (vectors @ items.T + bias)[:, 1:], TARGETS - 1, reduction="none"
+        )
+        expected = (weights * nll).mean()
+        torch.testing.assert_close(loss, expected)
+        for one, other in zip(found, torch.autograd.grad(3.0 * expected, values), strict=True):
+            torch.testing.assert_close(one, other)
+        assert not found[1][0].any(), "PAD is no candidate"
+
+
+def test_the_full_softmax_of_huge_scores_is_finite() -> None:
+    items = (1e4 * ITEMS).requires_grad_()
+    loss = full_softmax(VECTORS, TARGETS, items=(items, BIAS), weights=torch.ones(6), cells=1)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert items.grad is not None
+    assert torch.isfinite(items.grad).all()
+
+
+def test_the_full_softmax_never_holds_all_logits() -> None:
+    """Of 1,000 rows and 50 items, with 500 cells: no tensor of more than those, the table or the
+    vectors is made, forwards or backwards."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    vectors = torch.randn(1_000, D, generator=DRAWS).requires_grad_()
+    targets = torch.randint(1, V + 1, (1_000,), generator=DRAWS)
+    with Watch():
+        loss = full_softmax(
+            vectors, targets, items=(ITEMS, BIAS), weights=torch.ones(1_000), cells=500
+        )
+        loss.backward()
+    assert largest == vectors.numel()
+
+
+def test_bpr_max_is_its_formula() -> None:
+    candidates = Candidates(items=torch.tensor([3, 7, 2, 3]), log_expected=torch.zeros(4))
+    found = bpr_max(
+        VECTORS,
+        TARGETS,
+        positive=(ITEMS[TARGETS], BIAS[TARGETS]),
+        candidates=candidates,
+        negative=(ITEMS[candidates.items], BIAS[candidates.items]),
+        score_penalty=0.3,
     )
+    for row, target in enumerate(TARGETS.tolist()):
+        score = {item: float(VECTORS[row] @ ITEMS[item] + BIAS[item]) for item in (target, 2, 3, 7)}
+        others = [score[item] for item in candidates.items.tolist() if item != target]
+        weight = np.exp(others) / np.exp(others).sum()
+        above = 1 / (1 + np.exp(-(score[target] - np.array(others))))
+        expected = -np.log(weight @ above) + 0.3 * weight @ np.square(others)
+        np.testing.assert_allclose(float(found[row]), expected, rtol=1e-4)
+
+
+def test_bpr_max_of_a_row_without_another_item_is_nothing() -> None:
+    vectors, only = VECTORS.clone().requires_grad_(), torch.tensor([7, 7])
+    loss = bpr_max(
+        vectors,
+        TARGETS,
+        positive=(ITEMS[TARGETS], BIAS[TARGETS]),
+        candidates=Candidates(items=only, log_expected=torch.zeros(2)),
+        negative=(ITEMS[only], BIAS[only]),
+        score_penalty=1.0,
+    )
+    loss.sum().backward()
+    assert loss[2:4].tolist() == [0.0, 0.0]
+    assert vectors.grad is not None
+    assert not vectors.grad[2:4].any()
+    assert torch.isfinite(vectors.grad).all()
+    assert vectors.grad[[0, 1, 4, 5]].any(dim=1).all()
 
 
 def test_pull() -> None:

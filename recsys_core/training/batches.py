@@ -1,0 +1,61 @@
+"""Windows as tensors: what is read, and what is asked for at which of the outputs.
+
+events of a window     start . . first_target . . stop     items  start ... stop - 2
+outputs, T + 1 a row   |before start|  ...  |before stop - 1|
+asked for                      the event at first_target ... the event at stop - 1
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys_core.data.events import Events
+from recsys_core.data.histories import gather_histories
+from recsys_core.models.fold_in import UserVectors
+from recsys_core.training.windows import Windows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one network, on its device."""
+
+    items: Tensor  # (B, T) item_idx, PAD on the right
+    gap_seconds: Tensor  # (B, T)
+    user_vector: Tensor  # (B, D) zero where nothing is folded in
+    place: Tensor  # (N,) of the outputs (B, T + 1), flat: those that are asked for
+    row: Tensor  # (N,) of the B windows: whose they are
+    target: Tensor  # (N,) item_idx
+    weight: Tensor  # (N,) of the target's event in the loss
+
+
+def make_batch(
+    events: Events,
+    windows: Windows,
+    *,
+    weights: npt.NDArray[np.float32],
+    fold_in: UserVectors,
+    device: torch.device,
+) -> Batch:
+    """The batch of some windows; `weights` are those of all events."""
+    users = windows.user_idx
+    inputs = gather_histories(events, users, start=windows.start, stop=windows.stop - 1)
+    width = inputs.items.shape[1] + 1
+    position = windows.start[:, None] + np.arange(width)  # (B, T + 1)
+    asked = (position >= windows.first_target[:, None]) & (position < windows.stop[:, None])
+    place = np.flatnonzero(asked)  # (N,)
+    row = place // width  # (N,)
+    rows = events.offsets[users][row] + position.reshape(-1)[place]  # (N,)
+    user_vector = fold_in.vectors(events, users, count=windows.folded)
+    arrays = {
+        "items": inputs.items,
+        "gap_seconds": inputs.gap_seconds,
+        "user_vector": user_vector,
+        "place": place,
+        "row": row,
+        "target": events.item_idx[rows].astype(np.int64),
+        "weight": weights[rows],
+    }
+    return Batch(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})

@@ -1,0 +1,180 @@
+"""Fits the few numbers of a memory on validation: how much each term counts, and for whom.
+
+Loss: the mean over queries of -log softmax(s)[target] over the candidates, the targets of one query
+sharing its weight, for targets that the tables have not counted; and the square of the weights of
+the network that scores own items. Some thousand targets fix some hundred numbers, so nothing is
+held back to stop by; but a few hundred steps are needed however few targets there are.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys_core.data.events import Events
+from recsys_core.errors import ModelError
+from recsys_core.evaluation.ranks import seen_items
+from recsys_core.evaluation.targets import Targets
+from recsys_core.models.memory import Memory
+from recsys_core.models.own_items import Own, gather_own
+from recsys_core.models.two_time_scale import TwoTimeScale
+
+CELLS = 4_000_000
+"""Scores worked on at once: 16 MB for each of the terms."""
+
+BATCHES = 32
+"""Of an epoch, at least: fewer targets than that many batches of 256 are taken in smaller ones."""
+
+RATE, OWN_RATE = 0.05, 0.03
+"""The highest learning rates of the schedule: of coefficients, which are of the size of 1, and of
+the weights of the network that scores own items."""
+
+OWN_L2 = 3e-4
+"""Times the square of those weights."""
+
+
+@dataclass(frozen=True)
+class EpochOfMemory:
+    """An epoch that is over, counted from 1, of how many, and its mean loss."""
+
+    number: int
+    of: int
+    loss: float
+
+
+def fit_memory(
+    model: TwoTimeScale,
+    memory: Memory,
+    *,
+    queries: npt.NDArray[np.float32],
+    known: Events,
+    events: Events,
+    targets: Targets,
+    candidates: npt.NDArray[np.bool_],
+    seen_filter: bool,
+    steps: int,
+    rng: np.random.Generator,
+) -> Iterator[EpochOfMemory]:
+    """Fit the numbers of `memory` in place, in whole epochs of `steps` steps at least.
+
+    `queries` (N, D) are the networks' for `targets`, all of which are `candidates` (V + 1,);
+    `known` are the events of known items, `events` all of them.
+    """
+    asked = _Asked.of(memory, model, queries, known, targets)
+    batch = _batch(len(asked.first), memory.config.n_items)
+    per_epoch = -(-len(asked.first) // batch)
+    epochs = -(-steps // per_epoch)
+    if memory.own is not None:
+        memory.own.draw(rng)
+    optimiser, schedule = _optimiser(memory, per_epoch * epochs)
+    excluded = torch.from_numpy(~candidates)
+    for epoch in range(1, epochs + 1):
+        order, losses = rng.permutation(len(asked.first)), 0.0
+        for start in range(0, len(order), batch):
+            of_queries = np.sort(order[start : start + batch])
+            rows, query = asked.targets_of(of_queries)
+            with torch.no_grad():
+                logits = model.scores(torch.from_numpy(queries[asked.first[of_queries]]))
+                logits[:, 0] = 0.0  # minus infinity times a coefficient has no gradient
+            scores = memory(logits, *asked.inputs(of_queries)).masked_fill(excluded, -torch.inf)
+            target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))
+            if seen_filter:
+                chunk = targets.take(asked.first[of_queries])
+                seen = _seen(events, chunk, n_items=memory.config.n_items)
+                seen[query, target] = False
+                scores = scores.masked_fill(seen, -torch.inf)
+            share = 1.0 / torch.bincount(query).to(scores.dtype)  # (B,)
+            found = scores.log_softmax(1)[query, target]
+            loss = -(found * share[query]).sum() / len(of_queries)
+            optimiser.zero_grad(set_to_none=True)
+            (loss + _penalty(memory)).backward()
+            optimiser.step()
+            schedule.step()
+            losses += float(loss.detach()) * len(of_queries)
+        if not np.isfinite(losses):
+            raise ModelError(
+                f"train_memory: the loss is {losses} after epoch {epoch}; the networks' logits "
+                "must be finite: lower the learning rates of train_rnn in params.yaml"
+            )
+        yield EpochOfMemory(epoch, epochs, losses / len(order))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is read for each query, gathered once, and where its targets lie."""
+
+    first: npt.NDArray[np.int64]  # (Q,) the first target of each query
+    count: npt.NDArray[np.int64]  # (Q,)
+    own: Own
+    active: npt.NDArray[np.bool_]  # (Q,)
+
+    @classmethod
+    def of(
+        cls,
+        memory: Memory,
+        model: TwoTimeScale,
+        queries: npt.NDArray[np.float32],
+        known: Events,
+        targets: Targets,
+    ) -> "_Asked":
+        assert len(queries) == len(targets) > 0, "a row for each target"
+        _, first, count = np.unique(targets.query, return_index=True, return_counts=True)
+        history = targets.history[first].astype(np.int64)
+        own = gather_own(
+            known,
+            user_idx=targets.user_idx[first].astype(np.int64),
+            history=history,
+            most=memory.config.length,
+        )
+        return cls(first, count, own, model.input_spec.is_active(history))
+
+    def targets_of(self, of_queries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """The rows of the targets of some queries, and which of these each is of. (N,) twice"""
+        count = self.count[of_queries]
+        query = np.repeat(np.arange(len(of_queries)), count)
+        within = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        return self.first[of_queries][query] + within, torch.from_numpy(query)
+
+    def inputs(self, of_queries: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a memory reads beside logits."""
+        own = self.own
+        arrays = (self.active, own.items, own.numbers, own.user_numbers)
+        active, items, numbers, users = (torch.from_numpy(array[of_queries]) for array in arrays)
+        return active, items, numbers, users
+
+
+def _batch(n_queries: int, n_items: int) -> int:
+    most = min(256, CELLS // (n_items + 1))
+    return max(1, min(most, max(8, n_queries // BATCHES)))
+
+
+def _optimiser(
+    memory: Memory, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    of_own = [] if memory.own is None else list(memory.own.parameters())
+    others = [memory.network, memory.coefficients, memory.power, memory.log_scale]
+    groups = [(others, RATE), (of_own, OWN_RATE)][: 2 if of_own else 1]
+    optimiser = torch.optim.Adam([{"params": numbers} for numbers, _ in groups], lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [rate for _, rate in groups], total_steps=steps + 1
+    )
+    return optimiser, schedule
+
+
+def _penalty(memory: Memory) -> Tensor:
+    total = torch.zeros(())
+    if memory.own is not None:
+        for weights in memory.own.parameters():
+            total = total + weights.square().sum()
+    return OWN_L2 * total
+
+
+def _seen(events: Events, targets: Targets, *, n_items: int) -> Tensor:
+    """Which items each target's user had before. (B, V + 1)"""
+    seen = torch.zeros(len(targets), n_items + 1, dtype=torch.bool)
+    row, item = seen_items(events, targets, n_items=n_items)
+    seen[torch.from_numpy(row), torch.from_numpy(item)] = True
+    return seen

@@ -1,0 +1,117 @@
+"""What stage two minimises, with the item table that its gradients reach.
+
+Under the full softmax every item has a gradient in every step, and the table is updated dense;
+under a sampled loss those of the batch alone, and it is updated by rows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from recsys_core.sections import TrainRnn
+from recsys_core.training.batches import Batch
+from recsys_core.training.dense_table import DenseTable
+from recsys_core.training.losses import (
+    Rows,
+    SampledLoss,
+    bpr_max,
+    full_softmax,
+    pull,
+    sampled_softmax,
+)
+from recsys_core.training.row_table import RowTable
+from recsys_core.training.samplers import NegativeSampler
+
+SOFTMAX_CELLS = {"cpu": 2**20, "cuda": 2**27}
+"""Logits of the full softmax at a time: on a CPU they stay in its cache, on a GPU in its memory."""
+
+Queries = Callable[[Tensor], Tensor]
+"""From the item vectors of a batch (B, T, D) to what is asked of the table (N, D)."""
+
+ItemRows = Callable[[Tensor], Tensor]
+"""From item vectors as they are trained to those that are read and scored, (..., D) to (..., D)."""
+
+
+class SoftmaxObjective:
+    """The full softmax on a dense table (V + 1, D + 1), the last column a bias."""
+
+    def __init__(self, values: Tensor, params: TrainRnn, *, item_rows: ItemRows) -> None:
+        self.table = DenseTable(values.clone(), learning_rate=params.learning_rate_items)
+        self._anchor = values
+        self._pull = params.item_pull if params.finetune_items else 0.0
+        self._learns = params.finetune_items
+        self._item_rows = item_rows
+
+    def loss(self, batch: Batch, queries: Queries, draws: torch.Generator) -> Tensor:  # noqa: ARG002 (one call for both objectives)
+        """The weighted mean loss of a batch. ()"""
+        device = batch.target.device
+        # a table that stands still has no gradient: a third of the work
+        values = self.table.values if self._learns else self.table.values.detach()
+        table = self._item_rows(values[:, :-1])  # (V + 1, D)
+        vectors = queries(torch.nn.functional.embedding(batch.items, table))  # (N, D)
+        with _bfloat16(device):
+            loss = full_softmax(
+                vectors,
+                batch.target,
+                items=(table, values[:, -1]),
+                weights=batch.weight,
+                cells=SOFTMAX_CELLS[device.type],
+            )
+        if self._pull:
+            (positive,) = self.table.gather([batch.target])  # (N, D + 1)
+            loss = loss + self._pull * pull(positive, self._anchor[batch.target]).mean()
+        return loss
+
+
+class SampledObjective:
+    """A loss against shared candidates on a table (V + 1, D + 1), the last column a bias."""
+
+    def __init__(
+        self,
+        values: Tensor,
+        params: TrainRnn,
+        *,
+        item_rows: ItemRows,
+        sampler: NegativeSampler,
+    ) -> None:
+        self.table = RowTable(values.clone(), learning_rate=params.learning_rate_items)
+        self._anchor = values
+        self._pull = params.item_pull if params.finetune_items else 0.0
+        self._item_rows = item_rows
+        self._sampler = sampler
+        self._each: SampledLoss = sampled_softmax
+        if params.loss == "bpr_max":
+            self._each = partial(bpr_max, score_penalty=params.score_penalty)
+
+    def loss(self, batch: Batch, queries: Queries, draws: torch.Generator) -> Tensor:
+        """The weighted mean loss of a batch, its candidates drawn from `draws`. ()"""
+        device = batch.target.device
+        candidates = self._sampler.draw(draws).to(device)
+        read, positive, negative = self.table.gather([batch.items, batch.target, candidates.items])
+        vectors = queries(self._item_rows(read[..., :-1]))  # (N, D)
+        with _bfloat16(device):
+            each = self._each(
+                vectors,
+                batch.target,
+                positive=self._scored(positive),
+                candidates=candidates,
+                negative=self._scored(negative),
+            ).float()  # (N,)
+        loss = (batch.weight * each).mean()
+        if self._pull:
+            loss = loss + self._pull * pull(positive, self._anchor[batch.target]).mean()
+        return loss
+
+    def _scored(self, rows: Tensor) -> Rows:
+        return self._item_rows(rows[:, :-1]), rows[:, -1]
+
+
+def _bfloat16(device: torch.device) -> torch.autocast:
+    """On CUDA the large products run in bfloat16.
+
+    The recurrence stays in float32, for autocast would run it in float16, whose gradients underflow
+    without loss scaling.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

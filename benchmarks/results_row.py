@@ -106,7 +106,14 @@ def _by_history(found: Found) -> str:
     metric = found["row"]["metrics"][0]
     shown = [OURS, *found["parts"], found["best_baseline"]]
     title = f"\n{metric} by the known events of the user before the target:\n\n"
-    return title + _groups(found["by_history"], shown, metric)
+    # JSON has its keys in the order of letters: "100+" comes before "20-49"
+    groups = dict(sorted(found["by_history"].items(), key=lambda group: _first(group[0])))
+    return title + _groups(groups, shown, metric)
+
+
+def _first(bucket: str) -> int:
+    """The shortest history of "0", "1-2" or "100+"."""
+    return int(bucket.partition("-")[0].rstrip("+"))
 
 
 def _groups(groups: Found, shown: list[str], metric: str) -> str:

@@ -109,3 +109,12 @@ def test_activity_ablations_and_variants_have_tables() -> None:
     text = page({"gts-ml100k": merge(ROW, two_seeds(), {"one_rnn": ablated, "unfiltered": varied})})
     assert "| one_rnn | two_time_scale | 1 |" in text
     assert "Unfiltered (`evaluate`: seen_filter False;" in text
+
+
+def test_groups_by_activity_come_from_few_events_to_many() -> None:
+    found = merge(ROW, two_seeds())
+    (group, *_) = found["by_history"].values()
+    found["by_history"] = dict.fromkeys(["0", "1-2", "10-19", "100+", "20-49", "5-9"], group)
+    text = page({"gts-ml100k": found}).partition("by the known events")[2]
+    first = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines()[4:10]]
+    assert first == ["0", "1-2", "5-9", "10-19", "20-49", "100+"]

@@ -11,7 +11,7 @@ lru is a linear recurrence with real, input-dependent decays: the linear recurre
 Its decays start spread from .2 to .95, since what LRURec learns forgets fast (|lambda| .25 to .42).
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +25,6 @@ DECAYS = (0.2, 0.95)
 
 SMALLEST_INPUT = 1e-6
 """Of 1 - a^2: the derivative of its root has no bound at 0."""
-
-
-class Backbone(Protocol):
-    """A recurrent network from vectors of some width W to vectors of the same width.
-
-    States are flat, `state_size` numbers a row.
-    """
-
-    state_size: int
-
-    def __call__(self, inputs: Tensor, initial: Tensor) -> Tensor:
-        """Outputs after each input: (B, T, W) and (B, S) to (B, T, W)."""
-
-    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One input more: (B, W) and (B, S) to (B, W) and (B, S)."""
 
 
 class Gru(nn.Module):

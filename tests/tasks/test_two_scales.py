@@ -9,6 +9,8 @@ from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from recsys_core.models.step_sizes import choose_t_star
 from recsys_core.sections import ExportOnnx
+from recsys_core.tables import read_events
+from tasks.cuts import read_cuts
 from tasks.embedding_files import read_step_sizes
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
@@ -50,6 +52,18 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         seed=params.seed,
     )
     return layout
+
+
+def test_a_cohort_that_only_validation_has_teaches_nobody(layout: Layout) -> None:
+    """Somebody comes to t* events in the validation period, and nobody had more before it."""
+    events = read_events(layout.events)
+    cuts = read_cuts(layout, events)
+    params = params_with(layout, t_star=int(cuts.valid.counts.max()))
+    assert (cuts.test.counts > params.train_rnn.t_star).any()
+    run_stage_two(layout, params)
+    assert read_json(layout.stage("train_rnn") / "training.json")["epochs"]["active"] == 0
+    curve = read_json(layout.report("train_rnn_curve"))
+    assert {row["phase"] for row in curve} == {"together", "inactive"}
 
 
 def test_t_star_by_step_sizes_is_in_every_model(

@@ -94,16 +94,13 @@ class RnnTrainer:
         self._fold_in = self.model.transductive
         self._objective = self._make_objective()
         self._items = self._objective.table
-        self._rates = {
-            "inactive": params.learning_rate_inactive,
-            "active": params.learning_rate_active,
-        }
-        self._optimisers = {
-            name: network_optimiser(
-                self._network(name), learning_rate=rate, weight_decay=params.weight_decay
-            )
-            for name, rate in self._rates.items()
-        }
+        self._network: InactiveNetwork | ActiveNetwork = self.model.inactive
+        self._rate = params.learning_rate_inactive
+        if phase == "active":
+            self._network, self._rate = self.model.active, params.learning_rate_active
+        self._optimiser = network_optimiser(
+            self._network, learning_rate=self._rate, weight_decay=params.weight_decay
+        )
 
     def _make_objective(self) -> SoftmaxObjective | SampledObjective:
         """What is minimised; its item table begins as the model's."""
@@ -122,9 +119,6 @@ class RnnTrainer:
         )
         return SampledObjective(values, params, item_rows=model.item_rows, sampler=sampler)
 
-    def _network(self, name: str) -> InactiveNetwork | ActiveNetwork:
-        return self.model.active if name == "active" else self.model.inactive
-
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
         """One pass over the windows of the phase; see `loop.Trainer`."""
         rng = generator(self._seed, self.stage, self.phase, "windows", number)
@@ -135,32 +129,28 @@ class RnnTrainer:
             derive_seed(self._seed, self.stage, self.phase, "dropout", number)
         )
         windows = self._windows(rng)
-        batches = [
-            (name, batch)
-            for name, part in windows.items()
-            for batch in bucket_by_length(part, budget=self._params.batch, rng=rng)
-        ]
-        total = sum(int((part.stop - part.first_target).sum()) for part in windows.values())
+        batches = bucket_by_length(windows, budget=self._params.batch, rng=rng)
+        total = int((windows.stop - windows.first_target).sum())
         done, losses = 0, torch.zeros((), device=self._device)
         self.model.train()
         for step, index in enumerate(rng.permutation(len(batches))):
-            name, batch = batches[index]
+            batch = batches[index]
             self._set_learning_rates(number, step, steps=len(batches))
             targets = int((batch.stop - batch.first_target).sum())
-            losses += targets * self._step(name, batch, negatives, dropped)
+            losses += targets * self._step(batch, negatives, dropped)
             done += targets
             if (step + 1) % STEPS_A_MESSAGE == 0 or step + 1 == len(batches):
                 yield done, total, float(losses) / done
 
-    def _windows(self, rng: np.random.Generator) -> dict[str, Windows]:
-        """What is learned from in one epoch, by the network that learns it."""
+    def _windows(self, rng: np.random.Generator) -> Windows:
+        """What is learned from in one epoch."""
         counts, window, lead = self._counts, self._params.window, self._params.lead
         t_star = self.model.config.t_star
         if self.phase == TOGETHER or self._params.ablation == "one_rnn":
-            return {"inactive": windows_of_all(counts, window=window, lead=lead, rng=rng)}
+            return windows_of_all(counts, window=window, lead=lead, rng=rng)
         if self.phase == "inactive":
-            return {"inactive": inactive_windows(counts, t_star=t_star)}
-        return {"active": active_windows(counts, t_star=t_star, window=window, lead=lead, rng=rng)}
+            return inactive_windows(counts, t_star=t_star)
+        return active_windows(counts, t_star=t_star, window=window, lead=lead, rng=rng)
 
     def _set_learning_rates(self, epoch: int, step: int, *, steps: int) -> None:
         params = self._params
@@ -170,14 +160,13 @@ class RnnTrainer:
         if self.phase != TOGETHER:
             factor *= params.apart_rate
         self._items.set_learning_rate(factor * params.learning_rate_items)
-        for name, rate in self._rates.items():
-            set_learning_rate(self._optimisers[name], factor * rate)
+        set_learning_rate(self._optimiser, factor * self._rate)
 
     def _step(
-        self, name: str, windows: Windows, negatives: torch.Generator, dropped: torch.Generator
+        self, windows: Windows, negatives: torch.Generator, dropped: torch.Generator
     ) -> Tensor:
         """Learn from one batch; returns its loss before that. ()"""
-        params, network = self._params, self._network(name)
+        params = self._params
         batch = make_batch(
             self._log.events,
             windows,
@@ -187,28 +176,22 @@ class RnnTrainer:
         )
 
         def queries(embedded: Tensor) -> Tensor:
-            return self._queries(network, batch, embedded, dropped)
+            return self._queries(batch, embedded, dropped)
 
         loss = self._objective.loss(batch, queries, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), params.grad_clip)
-        self._optimisers[name].step()
-        self._optimisers[name].zero_grad(set_to_none=True)
+        nn.utils.clip_grad_norm_(self._network.parameters(), params.grad_clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
         if params.finetune_items:
             self._items.step()
         else:
             self._items.forget()
         return loss.detach()
 
-    def _queries(
-        self,
-        network: InactiveNetwork | ActiveNetwork,
-        batch: Batch,
-        embedded: Tensor,
-        dropped: torch.Generator,
-    ) -> Tensor:
+    def _queries(self, batch: Batch, embedded: Tensor, dropped: torch.Generator) -> Tensor:
         """What is asked of the item table at each target: (B, T, D) to (N, D)."""
-        params = self._params
+        params, network = self._params, self._network
         events = Dropout(params.embedding_dropout, dropped).whole_vectors(embedded)  # (B, T, D)
         initial = network.initial(batch.user_vector)  # (B, S)
         outputs = network.outputs(
@@ -233,8 +216,8 @@ class RnnTrainer:
     def _network_weights(self) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": value.detach()
-            for name in self._optimisers
-            for key, value in self._network(name).named_parameters()
+            for name, network in (("inactive", self.model.inactive), ("active", self.model.active))
+            for key, value in network.named_parameters()
         }
 
     def weights(self) -> dict[str, Tensor]:
@@ -249,16 +232,14 @@ class RnnTrainer:
     def state(self) -> dict[str, Tensor]:
         state = self._network_weights()
         state |= {f"items.{name}": value for name, value in self._items.state().items()}
-        for name, optimiser in self._optimisers.items():
-            state |= {f"optimiser.{name}.{key}": v for key, v in optimiser_state(optimiser).items()}
-        return state
+        moments = optimiser_state(self._optimiser)
+        return state | {f"optimiser.{name}": value for name, value in moments.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, value in self._network_weights().items():
             value.copy_(state[name])
         self._items.load_state(_below(state, "items."))
-        for name, optimiser in self._optimisers.items():
-            load_optimiser_state(optimiser, _below(state, f"optimiser.{name}."))
+        load_optimiser_state(self._optimiser, _below(state, "optimiser."))
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ GRID = tuple(
         shrink=shrink, balance=balance, breadth=breadth, neighbours=200, recency=recency, latest=512
     )
     for shrink, balance, breadth, recency in product(
-        (2.0, 10.0), (0.3, 0.5), (0.0, 0.5), (0.5, 1.0, 2.0, 4.0)
+        (2.0, 10.0), (0.3, 0.5, 0.7), (0.5, 1.0), (0.0, 0.5, 1.0, 2.0)
     )
 )
 

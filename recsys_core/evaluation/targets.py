@@ -84,11 +84,6 @@ def targets_of(kind: TargetKind, events: Events, period: Period, *, n_items: int
     return _targets(events, rows, asked_at, n_items=n_items)
 
 
-def successive_targets(events: Events, period: Period, *, n_items: int) -> Targets:
-    """Every event of the period that has an earlier event of its user."""
-    return targets_of("successive", events, period, n_items=n_items)
-
-
 def events_in_period(events: Events, period: Period) -> int:
     """How many events lie in the period: targets, and those that are none."""
     return int(np.count_nonzero(period.holds(events)))

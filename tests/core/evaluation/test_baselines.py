@@ -12,7 +12,7 @@ from recsys_core.evaluation.baselines import NEEDS, Choice, Fits, choose_setting
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import candidates_at, rank_targets
 from recsys_core.evaluation.scorers import history_scorer
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import targets_of
 from recsys_core.models.history_model import HistoryModel
 from recsys_core.models.requests import known_events
 from recsys_core.sections import BaselineName
@@ -42,7 +42,7 @@ def metric(
     model: HistoryModel, rows: list[tuple[int, int, int]], period: Period, *, n_items: int
 ) -> float:
     events = events_of(rows)
-    targets = successive_targets(events, period, n_items=n_items)
+    targets = targets_of("successive", events, period, n_items=n_items)
     scorer = history_scorer(model, known_events(events, n_items), targets, likelihood=False)
     ranks = rank_targets(
         scorer,

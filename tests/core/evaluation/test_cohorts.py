@@ -5,7 +5,7 @@ import numpy as np
 from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 from recsys_core.evaluation.cohorts import COHORTS, cohorts
-from recsys_core.evaluation.targets import Targets, successive_targets
+from recsys_core.evaluation.targets import Targets, targets_of
 from tests.event_rows import events_of, period_of
 
 
@@ -20,7 +20,7 @@ def cohorts_of(
 
 def test_an_item_without_an_event_before_the_period_is_unknown():
     events = events_of([(1, 1, 0), (1, 2, 10), (1, 1, 11)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     before = Cut.at(events, 10, n_items=2)
     groups = cohorts(targets, before=before, candidates=np.array([False, True, False]), t_star=9)
     assert groups["known"].tolist() == [False, True]
@@ -40,7 +40,7 @@ def test_every_edge():
             (3, 2, 12),
         ]
     )
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     groups = cohorts_of(targets, events, start=10, t_star=2, n_items=2)
     assert tuple(groups) == COHORTS
     found = {name: targets.source_row[members].tolist() for name, members in groups.items()}
@@ -56,7 +56,7 @@ def test_every_edge():
 
 def test_active_is_inclusive_and_counts_known_events():
     events = events_of([(1, 1, 0), (1, 9, 1), (1, 1, 2), (1, 1, 10), (1, 1, 11)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     groups = cohorts_of(targets, events, start=10, t_star=3, n_items=2)
     assert targets.history.tolist() == [2, 3]
     assert groups["active"].tolist() == [False, True]

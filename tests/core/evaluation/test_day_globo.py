@@ -12,7 +12,7 @@ from recsys_core.data.splits import MICROSECONDS_PER_DAY
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import candidates_at, rank_targets
 from recsys_core.evaluation.scorers import history_scorer
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import targets_of
 from recsys_core.models.baselines import fit_recent_popularity, fit_transitions
 from recsys_core.models.history_model import FromLastItem
 from recsys_core.models.requests import known_events
@@ -60,7 +60,7 @@ def test_targets_and_floors(globo):
     cut = END - MICROSECONDS_PER_DAY
     n_items = int(globo.item_idx[globo.timestamp < cut].max())
     before, end = (Cut.at(globo, time, n_items=n_items) for time in (cut, END))
-    targets = successive_targets(globo, Period(before, end), n_items=n_items)
+    targets = targets_of("successive", globo, Period(before, end), n_items=n_items)
     assert len(targets) == 180_963
     assert np.mean(targets.item_idx > n_items) == pytest.approx(0.332, abs=0.0005)
 

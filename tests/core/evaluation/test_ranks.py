@@ -17,7 +17,7 @@ from recsys_core.evaluation.ranks import (
     negative_log_likelihood,
     rank_targets,
 )
-from recsys_core.evaluation.targets import Targets, successive_targets
+from recsys_core.evaluation.targets import Targets, targets_of
 from tests.event_rows import events_of, period_of, random_rows
 
 
@@ -49,8 +49,8 @@ def two_events_each(items: list[int]):
     """User u has item `items[u - 1]` twice; the second is the target."""
     rows = [(user, item, time) for time in (0, 10) for user, item in enumerate(items, start=1)]
     events = events_of(rows)
-    return events, successive_targets(
-        events, period_of(events, 10, 20, n_items=max(items)), n_items=max(items)
+    return events, targets_of(
+        "successive", events, period_of(events, 10, 20, n_items=max(items)), n_items=max(items)
     )
 
 
@@ -94,8 +94,8 @@ def test_against_ranking_one_by_one(batch, seen_filter):
     rows = random_rows(400, users=30, items=25, end=1000)
     events = events_of(rows)
     n_items = 20
-    targets = successive_targets(
-        events, period_of(events, 500, 1000, n_items=n_items), n_items=n_items
+    targets = targets_of(
+        "successive", events, period_of(events, 500, 1000, n_items=n_items), n_items=n_items
     )
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, (len(targets), n_items)).astype(np.float32)  # many ties
@@ -117,7 +117,7 @@ def test_against_ranking_one_by_one(batch, seen_filter):
 def test_seen_filter_takes_what_was_had_in_the_period_too():
     # item 1 before the period, 2 in it; at the third event only 3 is left of three items
     events = events_of([(1, 1, 0), (1, 2, 10), (1, 3, 11), (1, 2, 12)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=3), n_items=3)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=3), n_items=3)
     scores = np.array([[3.0, 2.0, 1.0]] * 3)
     assert rank(fixed_scorer(scores), targets, events, seen_filter=False).rank.tolist() == [2, 3, 2]
     assert rank(fixed_scorer(scores), targets, events, seen_filter=True).rank.tolist() == [1, 1, 0]
@@ -156,7 +156,7 @@ def test_scores_that_are_not_numbers_are_refused(bad):
 
 def test_no_targets_have_no_ranks():
     events = events_of([(1, 1, 0), (1, 2, 1)])
-    targets = successive_targets(events, period_of(events, 5, 9, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 5, 9, n_items=2), n_items=2)
     found = rank(fixed_scorer(np.zeros((0, 2))), targets, events)
     assert len(found.rank) == 0
 

@@ -6,7 +6,7 @@ import pytest
 from recsys_core.data.cuts import Cut
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.report import population, two_time_scales
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import targets_of
 from tests.event_rows import events_of, period_of
 
 
@@ -37,7 +37,7 @@ def test_events_of_unknown_items_are_counted_for_each_target_that_they_miss() ->
     events = events_of(
         [(1, 9, 0), (1, 1, 1), (2, 9, 2), (3, 1, 3), (1, 9, 10), (1, 2, 11), (2, 1, 12), (3, 2, 13)]
     )
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     before = Cut.at(events, 10, n_items=2)
     groups = cohorts(targets, before=before, candidates=np.arange(3) > 0, t_star=2)
     report = population([], groups, targets, in_period=4)

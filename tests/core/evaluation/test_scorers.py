@@ -7,7 +7,7 @@ from recsys_core.data.oracle import Oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.evaluation.ranks import Scorer, rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import targets_of
 from recsys_core.evaluation.truth import oracle_scorer
 from tests.event_rows import events_of, period_of
 
@@ -53,7 +53,7 @@ def test_the_truth_is_renormalised_over_the_vocabulary():
     # the vocabulary has another order; "d" is the first item that is unknown, "b" never occurs
     items = Vocabulary(pa.array(["c", "a", "d"]), np.array([0, 1, 2]))
     events = events_of([(1, 1, 0), (1, 2, 1), (2, 2, 2), (1, 2, 10), (2, 1, 3), (2, 3, 11)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     assert targets.source_row.tolist() == [3, 5]
     covered = targets.take(oracle.covers(targets.source_row))
     scorer = oracle_scorer(oracle, covered, items=items, n_items=2)
@@ -78,7 +78,7 @@ def test_where_nothing_possible_is_in_the_vocabulary_nothing_is_a_candidate():
     assert impossible.max() < -50  # all but item "d" and its topic
     items = Vocabulary(pa.array(["x", "y", "d"]), np.array([0, 1, 2]))
     events = events_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 3), (2, 1, 4), (1, 3, 10)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=2), n_items=2)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=2), n_items=2)
     scorer = oracle_scorer(oracle, targets, items=items, n_items=2)
     ranks = rank_targets(
         scorer,

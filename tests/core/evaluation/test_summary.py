@@ -14,7 +14,7 @@ from recsys_core.evaluation.summary import (
     metrics_table,
     ranks_table,
 )
-from recsys_core.evaluation.targets import successive_targets
+from recsys_core.evaluation.targets import targets_of
 from recsys_core.tables import METRICS, RANKS, check_table
 from tests.event_rows import events_of, period_of
 
@@ -22,7 +22,7 @@ from tests.event_rows import events_of, period_of
 EVENTS = events_of(
     [(1, 1, 0), (2, 1, 1), (3, 1, 2), (1, 2, 10), (1, 3, 11), (2, 1, 12), (3, 9, 13)]
 )
-TARGETS = successive_targets(EVENTS, period_of(EVENTS, 10, 20, n_items=4), n_items=4)
+TARGETS = targets_of("successive", EVENTS, period_of(EVENTS, 10, 20, n_items=4), n_items=4)
 EVERYONE = np.ones(4, dtype=bool)
 FIRST_TWO = np.array([True, True, False, False])
 GROUPS = {

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from recsys_core.evaluation.targets import Targets, events_in_period, successive_targets
+from recsys_core.evaluation.targets import Targets, events_in_period, targets_of
 from tests.event_rows import events_of, period_of, random_rows
 
 
 def test_position_history_and_last_item_of_one_user():
     # items 4, 9, 2 before the period; 2 and 4 in it; the model knows items up to 4
     events = events_of([(7, 4, 0), (7, 9, 1), (7, 2, 2), (7, 2, 10), (7, 4, 11)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=4), n_items=4)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=4), n_items=4)
     assert targets.user_idx.tolist() == [7, 7]
     assert targets.position.tolist() == [3, 4]
     assert targets.history.tolist() == [2, 3]
@@ -21,14 +21,14 @@ def test_position_history_and_last_item_of_one_user():
 
 def test_start_is_inclusive_and_end_exclusive():
     events = events_of([(1, 1, 0), (1, 1, 9), (1, 1, 10), (1, 1, 19), (1, 1, 20)])
-    assert successive_targets(
-        events, period_of(events, 10, 20, n_items=1), n_items=1
+    assert targets_of(
+        "successive", events, period_of(events, 10, 20, n_items=1), n_items=1
     ).timestamp.tolist() == [10, 19]
 
 
 def test_a_first_event_is_no_target_and_an_unknown_earlier_one_suffices():
     events = events_of([(1, 9, 10), (1, 3, 11), (2, 3, 12), (2, 3, 13)])
-    targets = successive_targets(events, period_of(events, 10, 20, n_items=4), n_items=4)
+    targets = targets_of("successive", events, period_of(events, 10, 20, n_items=4), n_items=4)
     assert targets.timestamp.tolist() == [11, 13]
     assert targets.position.tolist() == [1, 1]
     assert targets.history.tolist() == [0, 1]
@@ -37,21 +37,21 @@ def test_a_first_event_is_no_target_and_an_unknown_earlier_one_suffices():
 
 def test_the_last_item_is_never_that_of_the_user_before():
     events = events_of([(1, 3, 0), (2, 9, 1), (2, 3, 2)])
-    targets = successive_targets(events, period_of(events, 0, 9, n_items=4), n_items=4)
+    targets = targets_of("successive", events, period_of(events, 0, 9, n_items=4), n_items=4)
     assert targets.user_idx.tolist() == [2]
     assert targets.last_item.tolist() == [0]
 
 
 def test_equal_times_follow_the_order_of_rows():
     events = events_of([(1, 1, 5), (1, 2, 5), (1, 3, 5)])
-    targets = successive_targets(events, period_of(events, 5, 6, n_items=3), n_items=3)
+    targets = targets_of("successive", events, period_of(events, 5, 6, n_items=3), n_items=3)
     assert targets.item_idx.tolist() == [2, 3]
     assert targets.last_item.tolist() == [1, 2]
 
 
 def test_a_period_without_events_has_no_targets():
     events = events_of([(1, 1, 0), (1, 2, 1)])
-    assert len(successive_targets(events, period_of(events, 5, 9, n_items=3), n_items=3)) == 0
+    assert len(targets_of("successive", events, period_of(events, 5, 9, n_items=3), n_items=3)) == 0
 
 
 def test_against_counting_one_by_one():
@@ -67,8 +67,8 @@ def test_against_counting_one_by_one():
             last = known[-1] if known else 0
             expected.append((user, len(history), len(known), item, time, source_row, last))
         history.append(item)
-    targets = successive_targets(
-        events, period_of(events, start, end, n_items=n_items), n_items=n_items
+    targets = targets_of(
+        "successive", events, period_of(events, start, end, n_items=n_items), n_items=n_items
     )
     found = zip(*(getattr(targets, name).tolist() for name in vars(targets)), strict=True)
     assert sorted(found) == sorted(expected)
@@ -77,7 +77,7 @@ def test_against_counting_one_by_one():
 
 def test_targets_and_first_events_are_all_events_of_the_period():
     events = events_of(random_rows(300, users=60, items=5, end=1000))
-    targets = successive_targets(events, period_of(events, 500, 800, n_items=5), n_items=5)
+    targets = targets_of("successive", events, period_of(events, 500, 800, n_items=5), n_items=5)
     first = events.timestamp[events.offsets[1:-1][np.diff(events.offsets[1:]) > 0]]
     first_in_period = np.count_nonzero((first >= 500) & (first < 800))
     assert (
@@ -89,7 +89,7 @@ def test_targets_and_first_events_are_all_events_of_the_period():
 
 def test_take_keeps_the_columns_together():
     events = events_of(random_rows(50, users=5, items=5, end=100))
-    targets = successive_targets(events, period_of(events, 0, 100, n_items=5), n_items=5)
+    targets = targets_of("successive", events, period_of(events, 0, 100, n_items=5), n_items=5)
     some = targets.take(targets.item_idx == 2)
     assert isinstance(some, Targets)
     assert some.source_row.tolist() == targets.source_row[targets.item_idx == 2].tolist()

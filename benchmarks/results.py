@@ -1,5 +1,5 @@
 """`python -m benchmarks.results`: writes docs/results.md from benchmarks/results/<protocol>.json,
-and from nothing else."""
+and from nothing else; its first table stands in the README too."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,9 @@ from benchmarks.row import SETTINGS, row_names
 from recsys_core.artifacts import atomic_path, read_json
 
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
+"""What lies between them in the README is written here."""
 NETWORKS = "networks"
 SEEDS = 3
 """Of anything trained; a row with fewer is marked."""
@@ -64,30 +67,43 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     names = [name for name in row_names() if name in results]
     parts = [HEAD]
     if names:
-        headers = [
-            "row",
-            "setting",
-            "first metric",
-            "two time scales",
-            "best baseline",
-            "",
-            "floor",
-            "ahead of all required",
-        ]
-        lines = [line for name in names for line in _lines(results[name])]
-        parts.append("\n" + markdown(headers, lines))
-        few = [name for name in names if len(results[name]["seeds"]) < SEEDS]
-        if few:
-            parts.append(
-                f"\n\\* fewer than {SEEDS} seeds: "
-                + ", ".join(f"`{name}` has {len(results[name]['seeds'])}" for name in few)
-                + ".\n"
-            )
+        parts.append("\n" + summary(results))
     parts += [section(results[name]) for name in names]
     missing = [name for name in row_names() if name not in results]
     if missing:
         parts.append("\n## Not measured yet\n\n" + ", ".join(f"`{n}`" for n in missing) + "\n")
     return "".join(parts)
+
+
+def summary(results: Mapping[str, Mapping[str, Any]], *, page: str = "") -> str:
+    """A line for each row and setting, which leads to the row's section of `page`."""
+    names = [name for name in row_names() if name in results]
+    headers = [
+        "row",
+        "setting",
+        "first metric",
+        "two time scales",
+        "best baseline",
+        "",
+        "floor",
+        "ahead of all required",
+    ]
+    lines = [line for name in names for line in _lines(results[name], page=page)]
+    few = [name for name in names if len(results[name]["seeds"]) < SEEDS]
+    if not few:
+        return markdown(headers, lines)
+    said = ", ".join(f"`{name}` has {len(results[name]['seeds'])}" for name in few)
+    return markdown(headers, lines) + f"\n\\* fewer than {SEEDS} seeds: {said}.\n"
+
+
+def with_summary(readme: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The README with the table as it is now, between its marks."""
+    begin, end = MARKS
+    for mark in MARKS:
+        assert readme.count(mark) == 1, f"the README has {mark!r} once"
+    before, _, rest = readme.partition(begin)
+    after = rest.partition(end)[2]
+    return before + begin + summary(results, page="docs/results.md") + end + after
 
 
 def not_ahead(found: Mapping[str, Any], setting: str) -> list[str]:
@@ -103,7 +119,7 @@ def not_ahead(found: Mapping[str, Any], setting: str) -> list[str]:
     return behind
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[list[str]]:
+def _lines(found: Mapping[str, Any], *, page: str) -> Iterator[list[str]]:
     """A row's lines of the first table, one for each setting."""
     name, metric = found["protocol"], found["row"]["metrics"][0]
     mark = "" if len(found["seeds"]) >= SEEDS else " \\*"
@@ -114,7 +130,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[list[str]]:
         best = of["best_baseline"]
         behind = not_ahead(found, setting)
         yield [
-            f"[{name}](#{name}){mark}",
+            f"[{name}]({page}#{name}){mark}",
             SETTING_WORDS[setting],
             metric,
             with_interval(of["metrics"][metric]),
@@ -141,13 +157,20 @@ def _floor(found: Mapping[str, Any], setting: str) -> str:
     return text
 
 
-def main() -> None:
-    argparse.ArgumentParser(description="Write docs/results.md.").parse_args()
+def read_results() -> dict[str, Any]:
+    """What was found, by row."""
     paths = {name: RESULTS / f"{name}.json" for name in row_names()}
-    text = page({name: read_json(path) for name, path in paths.items() if path.exists()})
-    with atomic_path(PAGE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(PAGE.relative_to(ROOT))
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Write docs/results.md, and its first table.").parse_args()
+    results = read_results()
+    readme = with_summary(README.read_text(encoding="utf-8"), results)
+    for path, text in ((PAGE, page(results)), (README, readme)):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,10 @@ class Layout:
         return self.stage("sessionize") / "time.json"
 
     @property
+    def session_gap(self) -> Path:
+        return self.stage("sessionize") / "session_gap.json"
+
+    @property
     def event_types(self) -> Path:
         """Names of the kept event types, in the order of the events' column, and their weights."""
         return self.stage("sessionize") / "event_types.json"

@@ -191,6 +191,9 @@ class TrainEmbeddings:
             _positive(self, "half_life_days")
 
 
+Read = Literal["gap", "request", "session", "type", "value"]
+"""What a network may read of an event beside its item; see `models/event_reader.py`."""
+
 Ablation = Literal["none", "one_rnn", "active_static", "no_stage1", "swap", "learned_phi"]
 """A part taken away from the two time scales, to see what it is worth; `models/ablations.py`."""
 
@@ -200,8 +203,9 @@ class TrainRnn:
     """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
     on one more event moves a user's embedding by at most `rho` of what the first ones did
     (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
-    target; `time_dim` 0 leaves the time between events out of what is read; `temperature` is of the
-    score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
+    target; `reads` is what is read of an event beside its item, times as `time_dim` numbers each,
+    and `field_dropout` the share of events whose request or feedback is hidden; `temperature` is of
+    the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
     vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
     `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are of the epochs after one
     network has become two (`training/fit_rnn.py`)."""
@@ -216,7 +220,9 @@ class TrainRnn:
     hidden: int
     depth: int
     ffn: int
+    reads: tuple[Read, ...]
     time_dim: int
+    field_dropout: float
     score: Literal["dot", "cosine"]
     temperature: float
     dropout: float
@@ -245,14 +251,18 @@ class TrainRnn:
     def __post_init__(self) -> None:
         if self.t_star != "auto":
             _positive(self, "t_star")
-        _positive(self, "rho", "window", "hidden", "depth", "ffn", "temperature", "batch")
+        _positive(
+            self, "rho", "window", "hidden", "depth", "ffn", "time_dim", "temperature", "batch"
+        )
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         _positive(self, "negatives", "rate_decay", "grad_clip")
         _positive(self, "max_epochs", "apart_rate", "patience")
         _not_negative(self, "max_epochs_apart")
-        _share(self, "rho", "lead", "dropout", "embedding_dropout", "warmup")
-        _not_negative(self, "time_dim", "gamma", "item_pull", "score_penalty", "weight_decay")
+        _share(self, "rho", "lead", "dropout", "embedding_dropout", "field_dropout", "warmup")
+        _not_negative(self, "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
+        if len(set(self.reads)) < len(self.reads):
+            raise ValueError(f"reads is {list(self.reads)}, it must name each once")
         if self.window < 2:
             raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:

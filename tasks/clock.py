@@ -79,9 +79,12 @@ def check_clock(
         if half_life is not None:
             found = f"{section}.half_life_days is {half_life:g} (events have no age)"
             refused.append((found, f"{section}.half_life_days=null"))
-    if ranks and train_rnn is not None and train_rnn.time_dim > 0:
-        found = f"train_rnn.time_dim is {train_rnn.time_dim} (there are no gaps between events)"
-        refused.append((found, "train_rnn.time_dim=0"))
+    times = {"gap", "request"}
+    if ranks and train_rnn is not None and times & set(train_rnn.reads):
+        read = ", ".join(train_rnn.reads)
+        others = ", ".join(one for one in train_rnn.reads if one not in times)
+        found = f"train_rnn.reads is [{read}] (there is no time between events)"
+        refused.append((found, f"'train_rnn.reads=[{others}]'"))
     if train_memory is not None and set(train_memory.windows) != {None}:
         windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
         found = f"train_memory.windows is [{windows}] (there are no hours)"

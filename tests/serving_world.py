@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ import torch
 
 from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
+from recsys_core.data.histories import Read
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
@@ -67,7 +68,7 @@ def make_model(
     *,
     n_items: int = N_ITEMS,
     seed: int = 1,
-    time_dim: int = 4,
+    reads: tuple[Read, ...] = get_args(Read),
     backbone: BackboneName = "gru",
     depth: int = 1,
     score: Literal["dot", "cosine"] = "dot",
@@ -82,7 +83,9 @@ def make_model(
             hidden=12,
             depth=depth,
             ffn=2,
-            time_dim=time_dim,
+            reads=reads,
+            time_dim=4,
+            n_types=2,
             score=score,
             temperature=0.1,
             t_star=4,
@@ -205,6 +208,7 @@ def export_bundle(folder: Path) -> None:
         k=K,
         as_of=START,
         popularity_hours=24.0,
+        session_gap_seconds=1800.0,
     )
 
 

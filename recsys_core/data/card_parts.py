@@ -21,6 +21,7 @@ from recsys_core.data.simulator_config import SimulatorConfig
 from recsys_core.sections import FORBID_EXTRA
 from recsys_core.tables import UTC_MICROSECONDS
 
+GIVEN_GAP_SECONDS = 1800.0
 ONE_TYPE = "interaction"
 """The event type of a log that tells none apart."""
 

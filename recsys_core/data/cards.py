@@ -30,6 +30,7 @@ from recsys_core.columns import (
 from recsys_core.config import describe_errors, read_yaml
 from recsys_core.data.card_parts import (
     FEATURE_TYPES,
+    GIVEN_GAP_SECONDS,
     MAX_EVENT_TYPES,
     ONE_TYPE,
     CardPart,
@@ -201,6 +202,14 @@ class DatasetCard(CardPart):
         """How much an event of each kept type weighs in the loss, in the order of `kept_types`."""
         weights = self.event_types
         return tuple(1.0 if weights is None else weights[name] for name in self.kept_types)
+
+    @property
+    def session_gap_seconds(self) -> float | None:
+        """Who has been away so long opens a session with the next request; None where the log has
+        no sessions. Of given ones nobody knows how they were cut: it is half an hour then."""
+        if isinstance(self.sessions, GapSessions):
+            return self.sessions.gap_seconds
+        return GIVEN_GAP_SECONDS if isinstance(self.sessions, GivenSessions) else None
 
     @property
     def context_fields(self) -> list[pa.Field]:

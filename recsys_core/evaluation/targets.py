@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from recsys_core.data.cuts import Period
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.sections import TargetKind
 
 Int32 = npt.NDArray[np.int32]
@@ -82,6 +83,12 @@ def targets_of(kind: TargetKind, events: Events, period: Period, *, n_items: int
             rows = rows[(first < rows) & period.holds(events)[first]]
         asked_at = rows
     return _targets(events, rows, asked_at, n_items=n_items)
+
+
+def request_times(events: Events, targets: Targets) -> RequestTimes:
+    """When each target is asked for, and whether the event asked for opens a session."""
+    rows = events.offsets[targets.user_idx] + targets.position  # (N,)
+    return RequestTimes(targets.timestamp, events.session_start[rows])
 
 
 def events_in_period(events: Events, period: Period) -> int:

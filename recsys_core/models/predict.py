@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.models.requests import make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
 
@@ -16,9 +17,15 @@ EVENTS_AT_ONCE = 2**17
 
 @torch.inference_mode()
 def user_vectors(
-    model: TwoTimeScale, events: Events, *, user_idx: Int64, history: Int64, batch: int = 2048
+    model: TwoTimeScale,
+    events: Events,
+    *,
+    user_idx: Int64,
+    history: Int64,
+    request: RequestTimes | None = None,
+    batch: int = 2048,
 ) -> npt.NDArray[np.float32]:
-    """What each user's first `history` events ask of the item table. (N, D)
+    """What each user's first `history` events ask of the item table at a request. (N, D)
 
     `events` holds known items only (`requests.known_events`). Rows are worked through in the order
     of their length, so that a batch pads little, and each by its own network alone.
@@ -34,12 +41,17 @@ def user_vectors(
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             requests = make_requests(
-                spec, fold_in, events, user_idx=user_idx[rows], history=history[rows]
+                spec,
+                fold_in,
+                events,
+                user_idx=user_idx[rows],
+                history=history[rows],
+                request=None if request is None else request.take(rows),
             )
             queries = model.cohort_queries(
                 network,
                 torch.from_numpy(requests.items).to(device),
-                torch.from_numpy(requests.gap_seconds).to(device),
+                torch.from_numpy(requests.event_numbers).to(device),
                 torch.from_numpy(requests.length).to(device),
                 torch.from_numpy(requests.user_vector).to(device),
             )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import gather_histories
+from recsys_core.data.histories import Read, RequestTimes, gather_histories
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.fold_in import UserVectors
 from recsys_core.models.own_items import Own, gather_own
@@ -41,11 +41,17 @@ class InputSpec:
     window: int
     remembered: int
     ablation: Ablation
+    reads: tuple[Read, ...]
 
     @property
     def max_length(self) -> int:
         """The longest slice of a history that the model reads."""
         return max(self.t_star - 1, self.window)
+
+    @property
+    def reads_request(self) -> bool:
+        """Whether it matters when a user is asked about."""
+        return not {"request", "session"}.isdisjoint(self.reads)
 
     def is_active(self, history: Int64) -> npt.NDArray[np.bool_]:
         """Whom the active network answers: users with at least t* events. (B,)"""
@@ -72,7 +78,7 @@ class Requests:
     """A batch of model inputs, named like the graph's inputs."""
 
     items: Int64  # (B, T)
-    gap_seconds: npt.NDArray[np.float32]  # (B, T)
+    event_numbers: npt.NDArray[np.float32]  # (B, T, .) `histories.EVENT_NUMBERS`
     length: Int64  # (B,)
     user_vector: npt.NDArray[np.float32]  # (B, D) zero for inactive users
     active: npt.NDArray[np.bool_]  # (B,)
@@ -82,7 +88,7 @@ class Requests:
         """The arrays by name."""
         return {
             "items": self.items,
-            "gap_seconds": self.gap_seconds,
+            "event_numbers": self.event_numbers,
             "length": self.length,
             "user_vector": self.user_vector,
             "active": self.active,
@@ -93,15 +99,26 @@ class Requests:
 
 
 def make_requests(
-    spec: InputSpec, fold_in: UserVectors, events: Events, *, user_idx: Int64, history: Int64
+    spec: InputSpec,
+    fold_in: UserVectors,
+    events: Events,
+    *,
+    user_idx: Int64,
+    history: Int64,
+    request: RequestTimes | None = None,
 ) -> Requests:
-    """Inputs for users after their first `history` events, all of which must be known items."""
+    """Inputs for users after their first `history` events, all of which must be known items.
+
+    Without `request` it is not known when they are asked about.
+    """
     start, folded = spec.window_start(history), spec.folded(history)
-    batch = gather_histories(events, user_idx, start=start, stop=history)
+    batch = gather_histories(
+        events, user_idx, start=start, stop=history, reads=spec.reads, request=request
+    )
     user_vector = fold_in.vectors(events, user_idx, count=folded)
     return Requests(
         items=batch.items,
-        gap_seconds=batch.gap_seconds,
+        event_numbers=batch.numbers,
         length=batch.length,
         user_vector=user_vector,
         active=spec.is_active(history),

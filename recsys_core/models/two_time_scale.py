@@ -1,7 +1,7 @@
 """The two-time-scale recommender (2TS, section 1.2 of its specification): two networks by activity.
 
-    both              x_t = W [ v_(i_t) ; emb(gap) ] + b     x_0 = a learned start, before any event
-                      o_t = P Stack(x_0 ... x_t; h_0) + c    time_dim 0: v_(i_t) alone is read
+    both              x_t = W [ v_(i_t) ; e_t ] + b          x_0 = a learned start, before any event
+                      o_t = P Stack(x_0 ... x_t; h_0) + c    e_t: what else is read of the event
     inactive (fast)   h_0 = p                                phi_t = o_t
     active (slow)     h_0 = p + tanh(W_0 phi_u + c_0)        phi_t = phi_u + gamma (a_t - phi_u)
                                                              a_t = o_t + A phi_u
@@ -17,20 +17,20 @@ V is PAD and scores minus infinity. `ablations.py` says what may be taken away.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from recsys_core.data.histories import Read
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.blocks import Drop, Stack, keep_all
+from recsys_core.models.event_reader import EventReader
 from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.requests import InputSpec
-
-GAP_BUCKETS = 30
 
 SMALLEST_SQUARE = 1e-12
 """Added to a squared length before dividing by it: the zero vector stays zero."""
@@ -46,7 +46,10 @@ class TwoTimeScaleConfig:
     hidden: int
     depth: int
     ffn: int
+    reads: tuple[Read, ...]
     time_dim: int
+    n_types: int
+    """Event types of the log."""
     score: Literal["dot", "cosine"]
     temperature: float
     t_star: int
@@ -70,22 +73,21 @@ class TwoTimeScaleConfig:
             window=self.window,
             remembered=0,
             ablation=self.ablation,
+            reads=self.reads,
         )
 
 
 class RecurrentNetwork(nn.Module):
-    """A stack over events: the item's vector, and an embedding of the gap since the event before.
+    """A stack over events: the item's vector, and what else is read of them (`event_reader.py`).
 
-    With `time_dim` 0 no gap is read: only the order of events counts.
+    Where nothing is, only the order of items counts.
     """
-
-    gap_edges: Tensor
 
     def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__()
-        dim, hidden, time_dim = config.dim, config.hidden, config.time_dim
-        self.gap_embedding = nn.Embedding(GAP_BUCKETS + 1, time_dim) if time_dim else None
-        self.read = nn.Linear(dim + time_dim, hidden)
+        dim, hidden = config.dim, config.hidden
+        self.reader = EventReader(config.reads, time_dim=config.time_dim, n_types=config.n_types)
+        self.read = nn.Linear(dim + self.reader.size, hidden)
         self.start = nn.Parameter(torch.zeros(hidden))
         self.stack = Stack(
             config.backbone,
@@ -96,26 +98,16 @@ class RecurrentNetwork(nn.Module):
         )
         self.project = nn.Linear(hidden, dim)
         self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
-        # bucket b holds gaps of 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm,
-        # fall into the same bucket in every runtime
-        edges = torch.tensor([2.0**power - 1.0 for power in range(GAP_BUCKETS)])
-        self.register_buffer("gap_edges", edges, persistent=False)
-
-    def inputs(self, embedded: Tensor, gap_seconds: Tensor) -> Tensor:
-        """Item vectors (B, T, D) and gaps (B, T) in seconds, -1 for none: (B, T, D + time_dim)."""
-        if self.gap_embedding is None:
-            return embedded
-        bucket = (gap_seconds.unsqueeze(-1) >= self.gap_edges).sum(-1)  # (B, T)
-        return torch.cat([embedded, self.gap_embedding(bucket)], dim=-1)  # (B, T, D + time_dim)
 
     def outputs(
-        self, embedded: Tensor, gap_seconds: Tensor, initial: Tensor, drop: Drop = keep_all
+        self, embedded: Tensor, numbers: Tensor, initial: Tensor, drop: Drop = keep_all
     ) -> Tensor:
         """The output before any event and after each of them. (B, T + 1, H)
 
-        Takes item vectors (B, T, D), gaps (B, T) and the initial states of all blocks (B, S).
+        Takes item vectors (B, T, D), the events' numbers (B, T, .) and the initial states of all
+        blocks (B, S).
         """
-        events = self.read(self.inputs(embedded, gap_seconds))  # (B, T, H)
+        events = self.read(torch.cat([embedded, *self.reader(numbers)], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
         outputs: Tensor = self.stack(drop(torch.cat([start, events], dim=1)), initial, drop)
         return outputs  # (B, T + 1, H)
@@ -213,18 +205,18 @@ class TwoTimeScale(nn.Module):
     def forward(
         self,
         items: Tensor,
-        gap_seconds: Tensor,
+        event_numbers: Tensor,
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
     ) -> Tensor:
-        """Queries after the history: (B, T), (B, T), (B,), (B, D), (B,) to (B, D).
+        """Queries after the history: (B, T), (B, T, .), (B,), (B, D), (B,) to (B, D).
 
         PAD steps come after `length` events and are not read: the output is taken at `length`. Both
         networks run for every row, and `active` picks one of the two vectors.
         """
         inactive, slow = (
-            self.cohort_queries(network, items, gap_seconds, length, user_vector)
+            self.cohort_queries(network, items, event_numbers, length, user_vector)
             for network in (self.inactive, self.active)
         )
         return torch.where(active.unsqueeze(1), slow, inactive)
@@ -233,13 +225,13 @@ class TwoTimeScale(nn.Module):
         self,
         network: InactiveNetwork | ActiveNetwork,
         items: Tensor,
-        gap_seconds: Tensor,
+        event_numbers: Tensor,
         length: Tensor,
         user_vector: Tensor,
     ) -> Tensor:
         """The queries of one network alone; inputs as for `forward`. (B, D)"""
         embedded = self.item_vectors[items]  # (B, T, D)
-        outputs = network.outputs(embedded, gap_seconds, network.initial(user_vector))
+        outputs = network.outputs(embedded, event_numbers, network.initial(user_vector))
         last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)
         output = outputs.gather(1, last).squeeze(1)  # (B, H)
         return self.queries(network.vectors(output, user_vector))  # (B, D)
@@ -270,16 +262,16 @@ class TwoTimeScale(nn.Module):
         """All weights by name."""
         return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
 
-    def to_json(self) -> dict[str, int | float | str]:
+    def to_json(self) -> dict[str, Any]:
         """The configuration, to build the model again."""
         return asdict(self.config)
 
     @classmethod
     def from_arrays(
-        cls, config: Mapping[str, int | float | str], arrays: Mapping[str, npt.NDArray[np.generic]]
+        cls, config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[np.generic]]
     ) -> "TwoTimeScale":
         """The model of `to_json` and `to_arrays`."""
-        model = cls(TwoTimeScaleConfig(**config))  # type: ignore[arg-type]
+        model = cls(TwoTimeScaleConfig(**{**config, "reads": tuple(config["reads"])}))
         model.load_state_dict(
             {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
         )

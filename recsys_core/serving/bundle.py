@@ -5,11 +5,12 @@ fold_in.safetensors                     stage one's side: turns a history into a
 items.parquet                           the model's vocabulary: the first n_items of the log's
 model.json                              sizes of networks and memory, k, as_of
 
-inputs    items        (B, T) int64         own_items    (B, M) int64, M > 0
-          gap_seconds  (B, T) float32       own_numbers  (B, M, .) float32    of these, and of the
-          length       (B,) int64           user_numbers (B, .) float32       user: own_items.py
-          user_vector  (B, D) float32       seen_rows    (S,) int64     an item seen_items[s] is
-          active       (B,) bool            seen_items   (S,) int64     left out of row seen_rows[s]
+inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
+          event_numbers (B, T, .) float32   own_numbers  (B, M, .) float32    of these, and of the
+          length        (B,) int64          user_numbers (B, .) float32       user: own_items.py
+          user_vector   (B, D) float32      seen_rows    (S,) int64     an item seen_items[s] is
+          active        (B,) bool           seen_items   (S,) int64     left out of row seen_rows[s]
+          of the events' numbers: data/histories.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
 """
@@ -43,7 +44,7 @@ GRAPHS: tuple[Graph, ...] = ("two_time_scale", "popularity")
 
 INPUTS = (
     "items",
-    "gap_seconds",
+    "event_numbers",
     "length",
     "user_vector",
     "active",
@@ -55,7 +56,7 @@ INPUTS = (
 )
 OUTPUTS = ("top_items", "top_scores")
 
-FORMAT = 3
+FORMAT = 4
 """The version of the folder's layout and of the graphs' inputs and outputs."""
 
 OWN_INPUTS = 32
@@ -74,6 +75,8 @@ class Bundle:
     items: Vocabulary
     k: int
     as_of: int
+    session_gap_seconds: float | None
+    """Who has been away so long opens a session; None where there are none."""
     looked_up: int
     """The most numbers that a term of the memory looks up or works out for one user."""
 
@@ -85,19 +88,21 @@ class Bundle:
 def write_bundle(
     folder: Path,
     *,
-    config: Mapping[str, int | float | str],
+    config: Mapping[str, Any],
     memory: Mapping[str, Any],
     fold_in: FoldIn,
     items: pa.Table,
     k: int,
     as_of: int,
     popularity_hours: float | None,
+    session_gap_seconds: float | None,
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
     `config` and `memory` are `TwoTimeScale.to_json` and `Memory.to_json`, `items` the model's
     vocabulary table, `as_of` the time of the latest event that it has seen, `popularity_hours` the
-    window of the popularity graph, None where it has none.
+    window of the popularity graph, None where it has none, `session_gap_seconds` what opens a
+    session of the log, None where nothing does.
     """
     write_tensors(
         folder / "fold_in.safetensors",
@@ -115,6 +120,7 @@ def write_bundle(
         "k": k,
         "as_of": as_of,
         "popularity_hours": popularity_hours,
+        "session_gap_seconds": session_gap_seconds,
     }
     write_json(folder / "model.json", model)
     return write_manifest(folder, {"format": FORMAT, "as_of": as_of})
@@ -140,6 +146,7 @@ def read_bundle(folder: Path) -> Bundle:
         window=config["window"],
         remembered=model["memory"]["length"],
         ablation=config["ablation"],
+        reads=tuple(config["reads"]),
     )
     fold_in = FoldIn(
         items=arrays["items"],
@@ -164,6 +171,7 @@ def read_bundle(folder: Path) -> Bundle:
         items=items,
         k=model["k"],
         as_of=model["as_of"],
+        session_gap_seconds=model["session_gap_seconds"],
         looked_up=_looked_up(model["memory"]),
     )
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
 from recsys_core.models.requests import make_requests
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
@@ -90,9 +91,19 @@ class ScoringEngine:
         )
 
     def top_items(
-        self, known: Events, user_idx: Int64, *, k: int, seen_filter: bool, batch: int = MAX_BATCH
+        self,
+        known: Events,
+        user_idx: Int64,
+        *,
+        k: int,
+        seen_filter: bool,
+        as_of: int | None = None,
+        batch: int = MAX_BATCH,
     ) -> TopItems:
         """The k best items of each user after all their events in `known`. (N,) to (N, k)
+
+        They are asked for at `as_of`, in microseconds, as the first of a session where the user has
+        been away for the log's session gap; None: nobody knows when.
 
         `known` holds events of known items only (`requests.known_events`); a user without any is
         scored from the prior. `seen_filter` leaves out every item of the user's history. Items of
@@ -118,7 +129,16 @@ class ScoringEngine:
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             requests = make_requests(
-                spec, self.bundle.fold_in, known, user_idx=user_idx[rows], history=history[rows]
+                spec,
+                self.bundle.fold_in,
+                known,
+                user_idx=user_idx[rows],
+                history=history[rows],
+                request=None
+                if as_of is None
+                else request_at(
+                    as_of, known, user_idx[rows], session_gap=self.bundle.session_gap_seconds
+                ),
             )
             pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
             items, scores = self.run({**requests.inputs(), **pairs})  # (B, bundle k) twice
@@ -136,6 +156,17 @@ class ScoringEngine:
                 "roll back to an earlier version, or train it again with a smaller learning rate"
             )
         return items, scores
+
+
+def request_at(
+    as_of: int, known: Events, user_idx: Int64, *, session_gap: float | None
+) -> RequestTimes:
+    """Requests of users (B,) at one time; without a session gap none opens a session."""
+    final = known.offsets[user_idx + 1] - 1  # (B,) of who has no event: not read
+    opens = np.zeros(len(user_idx), dtype=bool)
+    if session_gap is not None and len(known):
+        opens = as_of - known.timestamp[final] >= session_gap * 1e6
+    return RequestTimes(np.full(len(user_idx), as_of, dtype=np.int64), opens)
 
 
 def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:

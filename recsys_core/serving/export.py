@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from recsys_core.artifacts import atomic_path
+from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.errors import ModelError
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
@@ -34,7 +35,7 @@ PROTOBUF_LIMIT = 2**31 - 1
 # the names of the dimensions of each input and output; the others are numbers
 DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "items": ("B", "T"),
-    "gap_seconds": ("B", "T"),
+    "event_numbers": ("B", "T", None),
     "length": ("B",),
     "user_vector": ("B", None),
     "active": ("B",),
@@ -62,7 +63,7 @@ class TwoTimeScaleTop(nn.Module):
     def forward(
         self,
         items: Tensor,
-        gap_seconds: Tensor,
+        event_numbers: Tensor,
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
@@ -73,7 +74,7 @@ class TwoTimeScaleTop(nn.Module):
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Inputs of the graph to its outputs."""
-        vectors = self.model(items, gap_seconds, length, user_vector, active)  # (B, D)
+        vectors = self.model(items, event_numbers, length, user_vector, active)  # (B, D)
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
@@ -99,7 +100,7 @@ class PopularityTop(nn.Module):
     def forward(
         self,
         items: Tensor,  # noqa: ARG002 (the inputs of every graph are the same)
-        gap_seconds: Tensor,  # noqa: ARG002
+        event_numbers: Tensor,  # noqa: ARG002
         length: Tensor,
         user_vector: Tensor,  # noqa: ARG002
         active: Tensor,  # noqa: ARG002
@@ -255,7 +256,7 @@ def _example(dim: int) -> tuple[Tensor, ...]:
     """Inputs to trace with: all sizes differ, none is 1: the tracer takes that as a constant."""
     return (
         torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]),
-        torch.tensor([[-1.0, 9.0, 0.0, 0.0], [-1.0, 1.0, 60.0, 3600.0], [0.0, 0.0, 0.0, 0.0]]),
+        torch.ones(3, 4, len(EVENT_NUMBERS)),
         torch.tensor([2, 4, 0]),
         torch.ones(3, dim),
         torch.tensor([False, True, False]),
@@ -279,6 +280,7 @@ def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
         sizes = port.type.tensor_type.shape.dim
         letters = DIMENSIONS[port.name]
         fixed = {
+            "event_numbers": len(EVENT_NUMBERS),
             "user_vector": dim,
             "own_numbers": len(ITEM_NUMBERS),
             "user_numbers": len(USER_NUMBERS),

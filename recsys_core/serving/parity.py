@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from recsys_core.data.events import Events
+from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN
 from recsys_core.errors import ModelError
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import Own, gather_own
@@ -37,7 +38,7 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
 
     @torch.inference_mode()
     def scores(inputs: Inputs) -> Float32:
-        of_networks = ("items", "gap_seconds", "length", "user_vector", "active")
+        of_networks = ("items", "event_numbers", "length", "user_vector", "active")
         queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
         logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
         names = ("active", "own_items", "own_numbers", "user_numbers")
@@ -148,8 +149,6 @@ def _random_inputs(
     """A row for each of `length`; `width` own items."""
     rows, longest = len(length), max(1, int(length.max()))
     valid = np.arange(longest) < length[:, None]  # (B, T)
-    # edges of the model's gap buckets among them, where a comparison must fall on the same side
-    gaps = np.concatenate([[-1.0], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
     seen = rng.random((rows, spec.n_items)) < seen_share  # (B, V)
     seen[:, rng.integers(spec.n_items)] = False
     seen_rows, seen_columns = np.nonzero(seen)
@@ -158,7 +157,7 @@ def _random_inputs(
     own = _random_own(spec, rows, width=width, rng=rng)
     return {
         "items": np.where(valid, rng.integers(1, spec.n_items + 1, valid.shape), 0),
-        "gap_seconds": np.where(valid, rng.choice(gaps, valid.shape), 0.0).astype(np.float32),
+        "event_numbers": _random_numbers(valid, rng=rng),
         "length": length,
         "user_vector": vector.astype(np.float32),
         "active": active,
@@ -168,6 +167,23 @@ def _random_inputs(
         "seen_rows": seen_rows,
         "seen_items": seen_columns + 1,
     }
+
+
+def _random_numbers(valid: npt.NDArray[np.bool_], *, rng: np.random.Generator) -> Float32:
+    """Numbers of the events that `valid` (B, T) marks, some of them unknown. (B, T, .)"""
+    # edges of the model's buckets among them, where a comparison must fall on the same side
+    times = np.concatenate([[UNKNOWN], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
+    there = rng.random(valid.shape) < 0.7
+    columns = {
+        "gap_seconds": rng.choice(times, valid.shape),
+        "request_seconds": rng.choice(times, valid.shape),
+        "opens_session": rng.integers(0, 2, valid.shape),
+        "event_type": rng.integers(-1, 4, valid.shape),
+        "value": np.where(there, 3.0 * rng.standard_normal(valid.shape), 0.0),
+        "has_value": there,
+    }
+    numbers = np.stack([columns[name] for name in EVENT_NUMBERS], axis=-1)
+    return np.where(valid[:, :, None], numbers, 0.0).astype(np.float32)
 
 
 def _random_own(spec: InputSpec, rows: int, *, width: int, rng: np.random.Generator) -> Own:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import gather_histories
+from recsys_core.data.histories import Read, RequestTimes, gather_histories
 from recsys_core.models.fold_in import UserVectors
 from recsys_core.training.windows import Windows
 
@@ -23,7 +23,7 @@ class Batch:
     """Windows of one network, on its device."""
 
     items: Tensor  # (B, T) item_idx, PAD on the right
-    gap_seconds: Tensor  # (B, T)
+    numbers: Tensor  # (B, T, .) `histories.EVENT_NUMBERS`
     user_vector: Tensor  # (B, D) zero where nothing is folded in
     place: Tensor  # (N,) of the outputs (B, T + 1), flat: those that are asked for
     row: Tensor  # (N,) of the B windows: whose they are
@@ -37,11 +37,20 @@ def make_batch(
     *,
     weights: npt.NDArray[np.float32],
     fold_in: UserVectors,
+    reads: tuple[Read, ...],
     device: torch.device,
 ) -> Batch:
-    """The batch of some windows; `weights` are those of all events."""
+    """The batch of some windows; `weights` are those of all events. Each target is its request."""
     users = windows.user_idx
-    inputs = gather_histories(events, users, start=windows.start, stop=windows.stop - 1)
+    final = events.offsets[users] + windows.stop - 1  # (B,) the rows of the last targets
+    inputs = gather_histories(
+        events,
+        users,
+        start=windows.start,
+        stop=windows.stop - 1,
+        reads=reads,
+        request=RequestTimes(events.timestamp[final], events.session_start[final]),
+    )
     width = inputs.items.shape[1] + 1
     position = windows.start[:, None] + np.arange(width)  # (B, T + 1)
     asked = (position >= windows.first_target[:, None]) & (position < windows.stop[:, None])
@@ -51,7 +60,7 @@ def make_batch(
     user_vector = fold_in.vectors(events, users, count=windows.folded)
     arrays = {
         "items": inputs.items,
-        "gap_seconds": inputs.gap_seconds,
+        "numbers": inputs.numbers,
         "user_vector": user_vector,
         "place": place,
         "row": row,

@@ -3,6 +3,21 @@
 import torch
 from torch import Tensor
 
+from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN, Read
+
+HIDDEN: dict[str, dict[str, float]] = {
+    "request": {"request_seconds": UNKNOWN, "opens_session": 0.0},
+    "feedback": {"event_type": UNKNOWN, "value": 0.0, "has_value": 0.0},
+}
+"""What is hidden together, and what stands there then."""
+FIELDS: dict[Read, str] = {
+    "request": "request",
+    "session": "request",
+    "type": "feedback",
+    "value": "feedback",
+}
+"""Where each is hidden with; a gap is always known."""
+
 
 class Dropout:
     """Zeroes a share of the values and scales the rest, drawn where the values lie."""
@@ -26,3 +41,22 @@ class Dropout:
         kept = 1.0 - self._share
         mask = torch.empty_like(shape, requires_grad=False).bernoulli_(kept, generator=self._draws)
         return values * mask.div_(kept)
+
+
+def hide_fields(
+    numbers: Tensor, reads: tuple[Read, ...], *, share: float, draws: torch.Generator
+) -> Tensor:
+    """Events' numbers (B, T, .) with those that may be missing left out of a share of the events.
+
+    A model that is asked without a request time, or after an event without feedback, has met that
+    in training. The request and the feedback of an event are hidden each for itself.
+    """
+    fields = dict.fromkeys(FIELDS[read] for read in reads if read in FIELDS)
+    if share == 0.0 or not fields:
+        return numbers
+    numbers = numbers.clone()
+    for field in fields:
+        hidden = torch.empty_like(numbers[..., 0]).bernoulli_(share, generator=draws) > 0.0
+        for name, value in HIDDEN[field].items():
+            numbers[..., EVENT_NUMBERS.index(name)].masked_fill_(hidden, value)
+    return numbers

@@ -22,7 +22,7 @@ from recsys_core.models.two_time_scale import ActiveNetwork, InactiveNetwork, Tw
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
-from recsys_core.training.dropout import Dropout
+from recsys_core.training.dropout import Dropout, hide_fields
 from recsys_core.training.initial_model import initial_model, parted
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.objectives import SampledObjective, SoftmaxObjective
@@ -172,6 +172,7 @@ class RnnTrainer:
             windows,
             weights=self._weights,
             fold_in=self._fold_in,
+            reads=params.reads,
             device=self._device,
         )
 
@@ -193,9 +194,12 @@ class RnnTrainer:
         """What is asked of the item table at each target: (B, T, D) to (N, D)."""
         params, network = self._params, self._network
         events = Dropout(params.embedding_dropout, dropped).whole_vectors(embedded)  # (B, T, D)
+        numbers = hide_fields(
+            batch.numbers, params.reads, share=params.field_dropout, draws=dropped
+        )
         initial = network.initial(batch.user_vector)  # (B, S)
         outputs = network.outputs(
-            events, batch.gap_seconds, initial, Dropout(params.dropout, dropped)
+            events, numbers, initial, Dropout(params.dropout, dropped)
         )  # (B, T + 1, H)
         asked = outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
         user_vector = batch.user_vector.index_select(0, batch.row)  # (N, D)

@@ -9,6 +9,7 @@ from torch import nn
 
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.event_reader import EventReader
 from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.rng import derive_seed
@@ -41,7 +42,9 @@ def initial_model(
         hidden=params.hidden,
         depth=params.depth,
         ffn=params.ffn,
+        reads=params.reads,
         time_dim=params.time_dim,
+        n_types=int(log.events.event_type[log.rows].max(initial=0)) + 1,
         score=params.score,
         temperature=params.temperature,
         t_star=params.t_star,
@@ -56,6 +59,7 @@ def initial_model(
     for network in (model.active, model.inactive):
         for name, parameter in sorted(network.named_parameters()):
             _initialise(name, parameter, draws)
+        _take_scales(network.reader, log)
     fold_in = FoldIn.of(replace(embeddings, items=folded))
     active = log.counts >= params.t_star
     with torch.no_grad():
@@ -90,6 +94,25 @@ def parted(
     model.active.load_state_dict({**model.active.state_dict(), **one})
     model.set_items(together.item_vectors.detach(), together.item_bias.detach())
     return model
+
+
+def _take_scales(reader: EventReader, log: LogUntil) -> None:
+    """What times and values are standardised by: mean and deviation over the known events."""
+    rows, events = log.rows, log.events
+    if "request_scale" in reader.state_dict():
+        followed = rows[events.position[rows] + 1 < log.counts[events.user_idx[rows]]]
+        seconds = (events.timestamp[followed + 1] - events.timestamp[followed]) / 1e6
+        reader.request_scale.copy_(_scale(np.log1p(seconds)))
+    if "value_scale" in reader.state_dict():
+        values = events.value[rows]
+        reader.value_scale.copy_(_scale(values[~np.isnan(values)]))
+
+
+def _scale(values: npt.NDArray[np.floating]) -> torch.Tensor:
+    """Mean and deviation of values (N,); what never varies is only moved. (2,)"""
+    if len(values) == 0:
+        return torch.tensor([0.0, 1.0])
+    return torch.tensor([float(values.mean()), float(values.std()) or 1.0])
 
 
 def _random_embeddings(log: LogUntil, *, dim: int, seed: int) -> Embeddings:

@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from recsys_core.data.cuts import Period
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import DataError
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.scorers import vector_scorer
-from recsys_core.evaluation.targets import Targets, targets_of
+from recsys_core.evaluation.targets import Targets, request_times, targets_of
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -70,6 +71,11 @@ class Validation:
         """What is ranked after each epoch."""
         return self._targets
 
+    @property
+    def request(self) -> RequestTimes:
+        """When the targets are asked for."""
+        return request_times(self._events, self._targets)
+
     def metric(self, vectors_of: VectorsOf, item_vectors: Float32, item_bias: Float32) -> float:
         """Mean over the queries; a target that is no candidate counts as a miss."""
         targets = self._targets
@@ -83,7 +89,9 @@ class Validation:
         known = known_events(log.events, log.n_items)
 
         def vectors(user_idx: Int64, history: Int64) -> Float32:
-            return user_vectors(model, known, user_idx=user_idx, history=history)
+            return user_vectors(
+                model, known, user_idx=user_idx, history=history, request=self.request
+            )
 
         return self.metric(
             vectors,

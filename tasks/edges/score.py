@@ -94,7 +94,9 @@ def score_shards(
     started, done = time.perf_counter(), 0
     for number in folder.missing():
         rows = user_idx[number * facts.shard_users : (number + 1) * facts.shard_users]
-        top = engine.top_items(known, rows, k=facts.k, seen_filter=facts.seen_filter)
+        top = engine.top_items(
+            known, rows, k=facts.k, seen_filter=facts.seen_filter, as_of=facts.as_of
+        )
         table, shortfall = recommendation_rows(
             top, user_ids=users.to_ids(rows), items=engine.bundle.items
         )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recsys_core.artifacts import write_json
 from recsys_core.data.cuts import Cut, Cuts
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.data.oracle import read_oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
@@ -32,7 +33,12 @@ from recsys_core.evaluation.summary import (
     metrics_table,
     ranks_table,
 )
-from recsys_core.evaluation.targets import Targets, events_in_period, targets_of
+from recsys_core.evaluation.targets import (
+    Targets,
+    events_in_period,
+    request_times,
+    targets_of,
+)
 from recsys_core.evaluation.truth import oracle_scorer
 from recsys_core.layout import Layout
 from recsys_core.models.history_model import HistoryModel
@@ -60,11 +66,14 @@ logger = logging.getLogger(__name__)
 
 MODEL = "two_time_scale"
 NETWORKS = "networks"
+WITHOUT_REQUEST = "two_time_scale_without_request"
+"""The same model where nobody knows when it is asked."""
 ORACLE = "oracle"
 TRAIN_ONLY = "_train_only"
 """Ends the name of a model that was fitted before the validation period."""
 
 Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -206,16 +215,24 @@ def _rank_all(
 def _model_scorers(
     model: TwoTimeScale, memory: Memory, asked: Asked
 ) -> Iterator[tuple[str, Scorer]]:
-    """The model, and the networks in it by themselves where it has a memory too."""
-    n_items = model.input_spec.n_items
-    targets, known = asked.targets_for(n_items), known_events(asked.events, n_items)
-    queries = user_vectors(
-        model,
-        known,
-        user_idx=targets.user_idx.astype(np.int64),
-        history=targets.history.astype(np.int64),
-    )
+    """The model; without the request time where it reads one; and the networks in it by themselves
+    where it has a memory too."""
+    spec = model.input_spec
+    targets, known = asked.targets_for(spec.n_items), known_events(asked.events, spec.n_items)
+
+    def queries_at(request: RequestTimes | None) -> Float32:
+        return user_vectors(
+            model,
+            known,
+            user_idx=targets.user_idx.astype(np.int64),
+            history=targets.history.astype(np.int64),
+            request=request,
+        )
+
+    queries = queries_at(request_times(asked.events, targets))
     yield MODEL, memory_scorer(model, memory, queries, known, targets)
+    if spec.reads_request:
+        yield WITHOUT_REQUEST, memory_scorer(model, memory, queries_at(None), known, targets)
     if memory.config.terms:
         yield (
             NETWORKS,

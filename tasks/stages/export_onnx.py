@@ -86,6 +86,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         k=k,
         as_of=as_of,
         popularity_hours=hours,
+        session_gap_seconds=read_json(layout.session_gap)["seconds"],
     )
     report = {
         "as_of": as_of,

@@ -47,6 +47,7 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
         write_vocabularies(connection, items=layout.item_vocabulary, users=layout.user_vocabulary)
         sessions = write_event_columns(connection, layout.events, card=card, events=counts.events)
     write_json(layout.time_kind, {"kind": card.time.kind})
+    write_json(layout.session_gap, {"seconds": card.session_gap_seconds})
     write_json(layout.event_types, {"names": card.kept_types, "weights": card.type_weights})
     events = read_events(layout.events)
     cut_up = make_split(events, split, cut_off=card.cut_off_microseconds)

@@ -112,7 +112,13 @@ class Fitting:
         """The networks' for every validation target. (N, D)"""
         targets = self.validation.targets
         user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
-        return user_vectors(self.model, self.known, user_idx=user_idx, history=history)
+        return user_vectors(
+            self.model,
+            self.known,
+            user_idx=user_idx,
+            history=history,
+            request=self.validation.request,
+        )
 
     def rows_counted(self) -> dict[str, int]:
         """Validation targets, those that are fitted on and those that are not."""

@@ -30,6 +30,7 @@ ROW = Row(
             "t_star": 5,
             "hidden": 8,
             "window": 8,
+            "reads": ["gap"],
             "time_dim": 4,
             "max_epochs": 1,
             "max_epochs_apart": 1,

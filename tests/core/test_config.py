@@ -69,7 +69,7 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("evaluate", "baselines", ["popularity"] * 2, "it must name each once"),
         ("evaluate", "targets", "all", "evaluate.targets"),
         ("sessionize", "ties", "random", "sessionize.ties"),
-        ("train_rnn", "time_dim", -1, "time_dim is -1, it must be at least 0"),
+        ("train_rnn", "time_dim", 0, "time_dim is 0, it must be greater than 0"),
         ("refit", "kind", "sometimes", "refit.kind"),
         ("score", "k", 101, "score.k is 101, it must be at most export_onnx.k, which is 100"),
         ("publish", "keep_runs", -1, "keep_runs is -1, it must be at least 0"),

@@ -201,7 +201,7 @@ def test_what_a_logs_times_cannot_give_is_refused_before_anything_is_written(
     prepare(folder, checkout, "ingest.dataset=small", *(one for one in settings if one != "-S"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
     assert params["split"]["kind"] == "quantile"
-    assert params["train_rnn"]["time_dim"] == 0
+    assert params["train_rnn"]["reads"] == []
     assert params["evaluate"]["recent_hours"] == []
     assert params["gate"]["floor"] == "popularity"
 

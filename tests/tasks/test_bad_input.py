@@ -240,6 +240,7 @@ TINY = params_for(
         "t_star": 4,
         "window": 8,
         "hidden": 8,
+        "reads": ["gap"],
         "time_dim": 4,
         "batch": 1_024,
         "negatives": 16,

@@ -22,7 +22,7 @@ PARAMS = params_for("small", "data")
 CLOCKLESS = {
     "split": QUANTILE,
     "train_embeddings": PARAMS.train_embeddings,
-    "train_rnn": replace(PARAMS.train_rnn, time_dim=0),
+    "train_rnn": replace(PARAMS.train_rnn, reads=("session",)),
     "train_memory": replace(PARAMS.train_memory, windows=(None,)),
     "evaluate": replace(PARAMS.evaluate, recent_hours=()),
     "gate": replace(PARAMS.gate, floor="popularity"),
@@ -46,11 +46,11 @@ def test_what_asks_for_no_clock_passes() -> None:
         ),
         (
             "train_rnn",
-            replace(PARAMS.train_rnn, time_dim=0, half_life_days=2),
+            replace(PARAMS.train_rnn, reads=(), half_life_days=2),
             "train_rnn.half_life_days is 2",
             "train_rnn.half_life_days=null",
         ),
-        ("train_rnn", PARAMS.train_rnn, "train_rnn.time_dim is 16", "train_rnn.time_dim=0"),
+        ("train_rnn", PARAMS.train_rnn, "train_rnn.reads is [gap]", "train_rnn.reads=[]"),
         (
             "train_memory",
             PARAMS.train_memory,

@@ -28,7 +28,7 @@ PARAMS = params_for(
         "t_star": 6,
         "window": 8,
         "hidden": 32,
-        "time_dim": 0,
+        "reads": [],
         "dropout": 0.0,
         "batch": 256,
         "negatives": 64,
@@ -98,7 +98,7 @@ def test_the_order_is_learned(layout: Layout) -> None:
 
 def test_the_exported_graph_reads_no_gaps(layout: Layout) -> None:
     graph = onnx.load(layout.bundle / "two_time_scale.onnx").graph
-    assert not [node for node in graph.node if "gap_seconds" in node.input]
+    assert not [node for node in graph.node if "event_numbers" in node.input]
     assert read_json(layout.bundle / "model.json")["popularity_hours"] is None
     assert read_json(layout.report("export_onnx"))["popularity_hours"] is None
 

@@ -31,7 +31,9 @@ def vectors(model: TwoTimeScale, history: np.ndarray = HISTORY) -> np.ndarray:
 
 
 def spec_of(ablation: Ablation) -> InputSpec:
-    return InputSpec(n_items=N_ITEMS, dim=16, t_star=6, window=4, remembered=0, ablation=ablation)
+    return InputSpec(
+        n_items=N_ITEMS, dim=16, t_star=6, window=4, remembered=0, ablation=ablation, reads=()
+    )
 
 
 def test_params_name_the_ablations_that_there_are() -> None:

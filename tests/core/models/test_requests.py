@@ -8,7 +8,7 @@ from recsys_core.models.requests import InputSpec, known_events, make_requests
 from recsys_core.serving.bundle import INPUTS
 from tests.serving_world import make_events, make_model
 
-SPEC = InputSpec(n_items=40, dim=8, t_star=10, window=32, remembered=8, ablation="none")
+SPEC = InputSpec(n_items=40, dim=8, t_star=10, window=32, remembered=8, ablation="none", reads=())
 
 
 def test_routing_is_inclusive_active() -> None:

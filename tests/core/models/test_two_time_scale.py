@@ -1,12 +1,13 @@
 """The two-time-scale model: acceptance behaviours of section 1.6 that need no training."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from recsys_core.data.histories import EVENT_NUMBERS, NUMBERS_READ, Read
 from recsys_core.models import predict
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.predict import user_vectors
@@ -15,6 +16,7 @@ from recsys_core.models.two_time_scale import TwoTimeScale
 from tests.serving_world import make_events, make_model, random_histories
 
 LENGTHS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 25, 60]
+READS: tuple[Read, ...] = get_args(Read)
 EVENTS = make_events(random_histories(LENGTHS))
 USERS = np.arange(1, len(LENGTHS) + 1)
 HISTORY = np.array(LENGTHS)
@@ -22,7 +24,7 @@ HISTORY = np.array(LENGTHS)
 
 def network_inputs(requests: Requests) -> dict[str, torch.Tensor]:
     """What the networks read of the requests; the rest is for a memory beside them."""
-    names = ("items", "gap_seconds", "length", "user_vector", "active")
+    names = ("items", "event_numbers", "length", "user_vector", "active")
     return {name: torch.from_numpy(getattr(requests, name)) for name in names}
 
 
@@ -133,32 +135,31 @@ def test_padding_is_not_read(backbone: BackboneName) -> None:
     inputs = network_inputs(requests)
     padded = dict(inputs)
     padded["items"] = torch.nn.functional.pad(inputs["items"], (0, 5), value=7)
-    padded["gap_seconds"] = torch.nn.functional.pad(inputs["gap_seconds"], (0, 5), value=99.0)
+    padded["event_numbers"] = torch.nn.functional.pad(
+        inputs["event_numbers"], (0, 0, 0, 5), value=99.0
+    )
     with torch.no_grad():
         torch.testing.assert_close(model(**padded), model(**inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_gap_buckets_double_and_none_is_its_own() -> None:
-    network = make_model().inactive
-    gaps = torch.tensor([[-1.0, 0.0, 0.9, 1.0, 2.9, 3.0, 6.9, 7.0, 1e9, 1e12]])
-    bucket = (gaps.unsqueeze(-1) >= network.gap_edges).sum(-1)
-    assert bucket.tolist() == [[0, 1, 1, 2, 2, 3, 3, 4, 30, 30]]
-    embedded = torch.zeros(1, 10, 8)
-    assert network.inputs(embedded, gaps).shape == (1, 10, 8 + 4)
-
-
-@pytest.mark.parametrize(("time_dim", "read"), [(4, True), (0, False)])
-def test_gaps_are_read_unless_there_is_no_time_input(time_dim: int, read: bool) -> None:
-    model = make_model(time_dim=time_dim)
-    assert any("gap" in name for name in model.state_dict()) == read
+@pytest.mark.parametrize("read", READS)
+def test_what_is_read_of_an_event_changes_the_answer_and_nothing_else_does(read: Read) -> None:
+    model = make_model(reads=(read,))
     requests = make_requests(
         model.input_spec, model.fold_in, EVENTS, user_idx=USERS, history=HISTORY
     )
     inputs = network_inputs(requests)
-    other = {**inputs, "gap_seconds": 7 * inputs["gap_seconds"] + 1000}
-    with torch.no_grad():
-        changed = (model(**inputs) != model(**other)).any(dim=1).numpy()
-    np.testing.assert_array_equal(changed, (HISTORY > 0) & read)
+    for name in EVENT_NUMBERS:
+        numbers = inputs["event_numbers"].clone()
+        number = numbers[..., EVENT_NUMBERS.index(name)]  # another bucket, flag and type
+        number.copy_(torch.where(number == 1.0, 0.0, 1.0) if name != "gap_seconds" else 1000.0)
+        if name == "value":
+            numbers[..., EVENT_NUMBERS.index("has_value")] = 1.0
+        with torch.no_grad():
+            answers = model(**inputs), model(**{**inputs, "event_numbers": numbers})
+        changed = (answers[0] != answers[1]).any(dim=1).numpy()
+        reaches = name in NUMBERS_READ[read]
+        np.testing.assert_array_equal(changed, (HISTORY > 0) & reaches, err_msg=name)
 
 
 def test_the_cosine_is_between_directions_alone() -> None:

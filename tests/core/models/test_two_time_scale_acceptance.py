@@ -24,7 +24,7 @@ from tests.preference_log import World, log_of_all_but, stage_one, stage_two
 
 T_STAR = 10
 MIXED = replace(
-    STAGE_TWO, t_star=T_STAR, window=16, batch=1024, time_dim=0, negatives=300, max_epochs_apart=2
+    STAGE_TWO, t_star=T_STAR, window=16, batch=1024, reads=(), negatives=300, max_epochs_apart=2
 )
 
 
@@ -60,7 +60,7 @@ def test_a_users_own_embedding_overtakes_the_network_near_t_star(stationary: Sta
     fold_in = FoldIn.of(embeddings)
     t_star = choose_t_star(step_sizes(fold_in, log.events, log.counts), rho=0.2)
     params = replace(
-        STAGE_TWO, ablation="one_rnn", t_star=t_star, window=16, hidden=8, time_dim=0,
+        STAGE_TWO, ablation="one_rnn", t_star=t_star, window=16, hidden=8, reads=(),
         negatives=100, batch=4096,
     )  # fmt: skip
     inductive = stage_two(log, params, embeddings=embeddings, epochs=8, seed=1)

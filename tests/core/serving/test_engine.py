@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
 from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
@@ -15,6 +16,7 @@ from recsys_core.serving import engine as engine_module
 from recsys_core.serving.bundle import Bundle, read_bundle
 from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
 from tests.serving_world import (
+    MINUTE,
     N_ITEMS,
     make_events,
     make_memory,
@@ -51,7 +53,9 @@ def events() -> Events:
     return make_events(random_histories(LENGTHS))
 
 
-def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
+def model_scores(
+    events: Events, user_idx: np.ndarray, *, as_of: int | None = None, opens: bool = False
+) -> np.ndarray:
     """Scores of all items by model and memory in torch, (N, V + 1): the truth of these tests.
 
     Each user is asked for alone, with as many own items as there are.
@@ -62,7 +66,10 @@ def model_scores(events: Events, user_idx: np.ndarray) -> np.ndarray:
     scores = []
     for user in user_idx:
         history = np.diff(events.offsets)[[user]]
-        vectors = user_vectors(model, events, user_idx=np.array([user]), history=history)
+        request = None if as_of is None else RequestTimes(np.array([as_of]), np.array([opens]))
+        vectors = user_vectors(
+            model, events, user_idx=np.array([user]), history=history, request=request
+        )
         own = gather_own(
             events, user_idx=np.array([user]), history=history, most=memory.config.length
         )
@@ -88,6 +95,20 @@ def test_top_items_are_those_of_brute_force(engine: ScoringEngine, events: Event
     items, scores = brute_force(model_scores(events, USERS), 10)
     np.testing.assert_array_equal(top.items, items)
     np.testing.assert_allclose(top.scores, scores, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("minutes", "opens"), [(29, False), (30, True), (10_000, True)])
+def test_who_is_asked_about_later_is_answered_for_that_time(
+    engine: ScoringEngine, events: Events, minutes: int, opens: bool
+) -> None:
+    """Half an hour opens a session of this log; each user has been away for `minutes`."""
+    for user in USERS[np.array(LENGTHS) > 0]:
+        as_of = int(events.timestamp[events.offsets[user + 1] - 1]) + minutes * MINUTE
+        top = engine.top_items(events, np.array([user]), k=10, seen_filter=False, as_of=as_of)
+        expected = model_scores(events, np.array([user]), as_of=as_of, opens=opens)
+        np.testing.assert_array_equal(top.items, brute_force(expected, 10)[0])
+        unasked = engine.top_items(events, np.array([user]), k=10, seen_filter=False)
+        assert (top.scores != unasked.scores).any()
 
 
 def test_seen_items_are_left_out(engine: ScoringEngine, events: Events) -> None:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from recsys_core.artifacts import MANIFEST
+from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.errors import ModelError
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.memory import Memory
@@ -87,7 +88,7 @@ def test_the_graph_of_each_backbone_equals_its_model(
 
 
 def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_path: Path) -> None:
-    model = make_model(time_dim=0)
+    model = make_model(reads=())
     export_model(tmp_path, model, make_memory())
     path, rng = tmp_path / "two_time_scale.onnx", np.random.default_rng(0)
     parity = check_parity(
@@ -95,8 +96,8 @@ def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_pat
     )
     assert 0 < parity.max_difference < 1e-5
     graph = onnx.load(path).graph
-    assert "gap_seconds" in [port.name for port in graph.input], "every graph has the same inputs"
-    assert not [node for node in graph.node if "gap_seconds" in node.input]
+    assert "event_numbers" in [port.name for port in graph.input], "every graph has the same inputs"
+    assert not [node for node in graph.node if "event_numbers" in node.input]
 
 
 def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
@@ -198,7 +199,7 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
     assert list(sizes) == [*INPUTS, *OUTPUTS]
     assert sizes == {
         "items": ["B", "T"],
-        "gap_seconds": ["B", "T"],
+        "event_numbers": ["B", "T", len(EVENT_NUMBERS)],
         "length": ["B"],
         "user_vector": ["B", 8],
         "active": ["B"],

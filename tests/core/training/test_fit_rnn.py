@@ -103,7 +103,7 @@ def test_it_learns_the_order_where_there_is_one(order: float, low: float, high: 
 
 def test_it_learns_the_order_without_a_time_input() -> None:
     events = markov_events(0.95)
-    params = replace(STAGE_TWO, time_dim=0, max_epochs=15)
+    params = replace(STAGE_TWO, reads=(), max_epochs=15)
     trainer = trainer_of(log_of(events), params, validation=validation_of(events))
     model = train(trainer, epochs=15)
     assert 0.7 <= trainer.validate() <= 1.0

@@ -1,0 +1,89 @@
+"""What a network reads of an event beside its item: times, session, feedback.
+
+    in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; onehot(type) ; z(value) ; there ]
+
+gap      since the event before it
+request  until the request that the step answers: in training the next event, in scoring `as_of`
+session  s: 1 where that request opens a session, the control bit of HRNN (equation 2.2.2 of its
+         specification): a hierarchy of networks without the second one
+type     feedback: what kind of event it was
+value    feedback: its rating, its quantity
+
+z standardises: log(1 + seconds) of a request, a value as it is, by mean and deviation of what is
+trained on. A number that is not known has no part in the sum but for its own bucket.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from recsys_core.data.histories import EVENT_NUMBERS, Read
+
+GAP_BUCKETS = 30
+
+
+class EventReader(nn.Module):
+    """The numbers of events as what a network reads; `size` numbers an event."""
+
+    edges: Tensor
+    request_scale: Tensor
+    value_scale: Tensor
+
+    def __init__(self, reads: tuple[Read, ...], *, time_dim: int, n_types: int) -> None:
+        super().__init__()
+        self._reads = reads
+        self._n_types = n_types
+        times = sum(read in reads for read in ("gap", "request"))
+        self.gap_embedding = _buckets(time_dim) if "gap" in reads else None
+        self.request_embedding = _buckets(time_dim) if "request" in reads else None
+        self.size = (
+            times * time_dim
+            + ("request" in reads)
+            + ("session" in reads)
+            + n_types * ("type" in reads)
+            + 2 * ("value" in reads)
+        )
+        # bucket b holds 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm, fall
+        # into the same bucket in every runtime
+        edges = torch.tensor([2.0**power - 1.0 for power in range(GAP_BUCKETS)])
+        self.register_buffer("edges", edges, persistent=False)
+        # mean and deviation, of whom initial_model knows
+        if "request" in reads:
+            self.register_buffer("request_scale", torch.tensor([0.0, 1.0]))
+        if "value" in reads:
+            self.register_buffer("value_scale", torch.tensor([0.0, 1.0]))
+
+    def forward(self, numbers: Tensor) -> list[Tensor]:
+        """(B, T, len(EVENT_NUMBERS)) to parts (B, T, .) that come to `size` numbers."""
+        parts = []
+        if self.gap_embedding is not None:
+            parts.append(self.gap_embedding(self._bucket(_number(numbers, "gap_seconds"))))
+        if self.request_embedding is not None:
+            seconds = _number(numbers, "request_seconds")  # (B, T)
+            parts.append(self.request_embedding(self._bucket(seconds)))
+            mean, deviation = self.request_scale
+            scaled = (torch.log1p(seconds.clamp_min(0.0)) - mean) / deviation
+            parts.append(torch.where(seconds < 0.0, 0.0, scaled).unsqueeze(-1))
+        if "session" in self._reads:
+            parts.append(_number(numbers, "opens_session").unsqueeze(-1))
+        if "type" in self._reads:
+            kinds = torch.arange(self._n_types, device=numbers.device)
+            parts.append((_number(numbers, "event_type").unsqueeze(-1) == kinds).to(numbers.dtype))
+        if "value" in self._reads:
+            there = _number(numbers, "has_value")
+            mean, deviation = self.value_scale
+            scaled = there * (_number(numbers, "value") - mean) / deviation
+            parts.append(torch.stack([scaled, there], dim=-1))
+        return parts
+
+    def _bucket(self, seconds: Tensor) -> Tensor:
+        """(B, T) to the buckets' numbers, 0 for what is not known."""
+        return (seconds.unsqueeze(-1) >= self.edges).sum(-1)
+
+
+def _buckets(time_dim: int) -> nn.Embedding:
+    return nn.Embedding(GAP_BUCKETS + 1, time_dim)
+
+
+def _number(numbers: Tensor, name: str) -> Tensor:
+    """One of `EVENT_NUMBERS`. (B, T)"""
+    return numbers[..., EVENT_NUMBERS.index(name)]

@@ -5,8 +5,20 @@
 softmax           -log p(target), p = softmax(s) over the whole catalogue
 sampled_softmax   the same, with the partition estimated from shared candidates
 bpr_max           the target above the strongest of the candidates
+
+Both softmaxes take rewards (non-uniform rewards of HRNN-meta, Ma et al., KDD 2020: one against all)
+
+    loss = log sum_j exp(s_j) - r * s_target        r in [0, 1]
+
+of which r = 1 is -log p(target). The partition is not multiplied by r: the gradient in s_target is
+p(target) - r, so an event with a smaller reward than what its item is given already pushes the item
+down. A weight multiplies the whole: one of 0 has no gradient. Where r < 1 the loss has no lower
+bound, since all s may fall together, which changes no p.
+
+Both take offsets, which are added to s of each item and have no gradient (`models/trend.py`).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,6 +28,10 @@ from recsys_core.training.samplers import Candidates
 
 Rows = tuple[Tensor, Tensor]
 """Vectors (N, D) and biases (N,) of items."""
+
+
+Offsets = Callable[[slice], Tensor]
+"""From rows of a batch to what is added to their logits of all items but PAD: (N', V)."""
 
 
 class SampledLoss(Protocol):
@@ -35,17 +51,27 @@ class SampledLoss(Protocol):
 
 
 def full_softmax(
-    vectors: Tensor, targets: Tensor, *, items: Rows, weights: Tensor, cells: int
+    vectors: Tensor,
+    targets: Tensor,
+    *,
+    items: Rows,
+    weights: Tensor,
+    cells: int,
+    rewards: Tensor | None = None,
+    offsets: Offsets | None = None,
 ) -> Tensor:
-    """The mean over rows of weight * -log p(target) in the full softmax. ()
+    """The mean over rows of weight * loss in the full softmax: -log p(target), or by rewards. ()
 
     `vectors` (N, D), `targets` (N,) item_idx, `items` the whole table (V + 1, D) and (V + 1,), row
-    0 PAD and left out, `weights` (N,). At most `cells` logits, or those of one row, exist at any
-    time. Since the weights are given, the gradients are worked out along with the loss, so nothing
-    is computed twice and only they are kept.
+    0 PAD and left out, `weights` (N,), `rewards` (N,), None for all 1. `offsets` are asked for one
+    block of rows after the other. At most `cells` logits, or those of one row, exist at any time.
+    Since the weights are given, the gradients are worked out along with the loss, so nothing is
+    computed twice and only they are kept.
     """
     table, bias = items
-    loss: Tensor = _FullSoftmax.apply(vectors, targets, table, bias, weights, cells)  # type: ignore[no-untyped-call]
+    loss: Tensor = _FullSoftmax.apply(  # type: ignore[no-untyped-call]
+        vectors, targets, table, bias, weights, cells, rewards, offsets
+    )
     return loss
 
 
@@ -59,26 +85,33 @@ class _FullSoftmax(torch.autograd.Function):
         bias: Tensor,
         weights: Tensor,
         cells: int,
+        rewards: Tensor | None,
+        offsets: Offsets | None,
     ) -> Tensor:
         rows = max(1, cells // len(table))
         real, real_bias, target = table[1:], bias[1:], targets - 1
         share = weights / len(weights)  # (N,)
+        rewarded = share if rewards is None else share * rewards  # (N,)
         of_vectors = torch.empty_like(vectors)
         of_table, of_bias = torch.zeros_like(table), torch.zeros_like(bias)
-        learns_table = ctx.needs_input_grad[2]  # type: ignore[attr-defined]
+        learns_table = any(ctx.needs_input_grad[2:4])  # type: ignore[attr-defined]
         loss = torch.zeros((), device=vectors.device, dtype=vectors.dtype)
         for first in range(0, len(vectors), rows):
             part = slice(first, first + rows)
             # under autocast the three products run in bfloat16, all else in float32
             logits = torch.addmm(real_bias, vectors[part], real.T).to(vectors.dtype)  # (N', V)
+            if offsets is not None:
+                logits += offsets(part)
             at_target = logits.gather(1, target[part].unsqueeze(1))  # (N', 1)
+            if rewards is not None:
+                at_target *= rewards[part].unsqueeze(1)
             largest = logits.amax(1, keepdim=True)  # (N', 1)
             wanted = logits.sub_(largest).exp_()  # (N', V)
             total = wanted.sum(1, keepdim=True)  # (N', 1)
             loss += (share[part] * (total.log() + largest - at_target).squeeze(1)).sum()
             wanted *= share[part].unsqueeze(1) / total
-            # d loss / d logits = share * (p - 1 at the target)
-            wanted.scatter_add_(1, target[part].unsqueeze(1), -share[part].unsqueeze(1))
+            # d loss / d logits = share * (p - reward at the target)
+            wanted.scatter_add_(1, target[part].unsqueeze(1), -rewarded[part].unsqueeze(1))
             of_vectors[part] = wanted @ real
             if learns_table:
                 of_table[1:] += wanted.T @ vectors[part]
@@ -92,7 +125,8 @@ class _FullSoftmax(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         of_vectors, of_table, of_bias = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * of_vectors, None, gradient * of_table, gradient * of_bias, None, None
+        of_rows = gradient * of_table, gradient * of_bias
+        return gradient * of_vectors, None, *of_rows, None, None, None, None
 
 
 def sampled_softmax(
@@ -102,6 +136,8 @@ def sampled_softmax(
     positive: Rows,
     candidates: Candidates,
     negative: Rows,
+    rewards: Tensor | None = None,
+    offsets: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """-log p(target) for each row, with the partition estimated from shared candidates. (N,)
 
@@ -109,15 +145,19 @@ def sampled_softmax(
 
     E_j is how often the sampler expects to draw j, so that the sum is unbiased for that over the
     whole catalogue, whatever the sampler (log q correction). With every item as a candidate and
-    E = 1 this is the full softmax, exactly. See `SampledLoss`.
+    E = 1 this is the full softmax, exactly. See `SampledLoss`; `rewards` (N,), None for all 1,
+    `offsets` of the targets (N,) and of the candidates (N, M).
     """
     target_score = _target_scores(vectors, positive)  # (N,)
     negative_vectors, negative_bias = negative
-    offset = negative_bias - candidates.log_expected  # (M,)
-    scores = torch.addmm(offset, vectors, negative_vectors.T)  # (N, M)
+    corrected = negative_bias - candidates.log_expected  # (M,)
+    scores = torch.addmm(corrected, vectors, negative_vectors.T)  # (N, M)
+    if offsets is not None:
+        target_offset, candidate_offset = offsets
+        target_score, scores = target_score + target_offset, scores + candidate_offset
     scores = scores.masked_fill(targets.unsqueeze(1) == candidates.items, -torch.inf)
     partition = torch.logaddexp(torch.logsumexp(scores, dim=1), target_score)  # (N,)
-    return partition - target_score
+    return partition - (target_score if rewards is None else rewards * target_score)
 
 
 def bpr_max(

@@ -1,6 +1,7 @@
 """Losses against their formulas."""
 
 import numpy as np
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,15 +14,29 @@ ITEMS = torch.randn(V + 1, D, generator=DRAWS)
 BIAS = torch.randn(V + 1, generator=DRAWS)
 VECTORS = torch.randn(6, D, generator=DRAWS)
 TARGETS = torch.tensor([1, 50, 7, 7, 30, 2])
+WEIGHTS = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 3.0])
+REWARDS = torch.tensor([0.0, 1.0, 0.3, 0.9, 0.5, 0.0])
+OFFSETS = torch.randn(6, V + 1, generator=DRAWS)
+ALL = Candidates(items=torch.arange(1, V + 1), log_expected=torch.zeros(V))
 
 
-def loss(candidates: Candidates) -> torch.Tensor:
+def loss(
+    candidates: Candidates,
+    *,
+    vectors: torch.Tensor = VECTORS,
+    items: torch.Tensor = ITEMS,
+    bias: torch.Tensor = BIAS,
+    rewards: torch.Tensor | None = None,
+    offsets: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
     return sampled_softmax(
-        VECTORS,
+        vectors,
         TARGETS,
-        positive=(ITEMS[TARGETS], BIAS[TARGETS]),
+        positive=(items[TARGETS], bias[TARGETS]),
         candidates=candidates,
-        negative=(ITEMS[candidates.items], BIAS[candidates.items]),
+        negative=(items[candidates.items], bias[candidates.items]),
+        rewards=rewards,
+        offsets=offsets,
     )
 
 
@@ -29,6 +44,11 @@ def full() -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         (VECTORS @ ITEMS.T + BIAS)[:, 1:], TARGETS - 1, reduction="none"
     )
+
+
+def tracked() -> list[torch.Tensor]:
+    """Vectors, items and bias, to take gradients of."""
+    return [part.clone().requires_grad_() for part in (VECTORS, ITEMS, BIAS)]
 
 
 def test_with_the_whole_catalogue_it_is_the_full_softmax() -> None:
@@ -57,16 +77,14 @@ def test_an_empty_draw_of_others_leaves_no_loss() -> None:
 
 
 def test_the_full_softmax_and_its_gradients_are_the_naive_ones() -> None:
-    weights = torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 3.0])
     for cells in (1, 2 * (V + 1), 10**6):  # a row at a time, two, all of them
-        values = [part.clone().requires_grad_() for part in (VECTORS, ITEMS, BIAS)]
-        vectors, items, bias = values
-        loss = full_softmax(vectors, TARGETS, items=(items, bias), weights=weights, cells=cells)
+        values = vectors, items, bias = tracked()
+        loss = full_softmax(vectors, TARGETS, items=(items, bias), weights=WEIGHTS, cells=cells)
         found = torch.autograd.grad(3.0 * loss, values)
         nll = torch.nn.functional.cross_entropy(
             (vectors @ items.T + bias)[:, 1:], TARGETS - 1, reduction="none"
         )
-        expected = (weights * nll).mean()
+        expected = (WEIGHTS * nll).mean()
         torch.testing.assert_close(loss, expected)
         for one, other in zip(found, torch.autograd.grad(3.0 * expected, values), strict=True):
             torch.testing.assert_close(one, other)
@@ -103,6 +121,130 @@ def test_the_full_softmax_never_holds_all_logits() -> None:
         )
         loss.backward()
     assert largest == vectors.numel()
+
+
+def naive(values: list[torch.Tensor], rewards: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """One against all of each row, by the definition. (N,)"""
+    vectors, items, bias = values
+    logits = vectors @ items.T + bias + offsets
+    return torch.logsumexp(logits[:, 1:], dim=1) - rewards * logits[range(6), TARGETS]
+
+
+@pytest.mark.parametrize("rewards", [torch.ones(6), REWARDS])
+@pytest.mark.parametrize("offsets", [torch.zeros(6, V + 1), OFFSETS])
+def test_rewards_and_offsets_and_their_gradients_are_the_naive_ones(
+    rewards: torch.Tensor, offsets: torch.Tensor
+) -> None:
+    values = tracked()
+    expected = (WEIGHTS * naive(values, rewards, offsets)).mean()
+    gradients = torch.autograd.grad(expected, values)
+    vectors, items, bias = values
+    losses = [
+        full_softmax(
+            vectors,
+            TARGETS,
+            items=(items, bias),
+            weights=WEIGHTS,
+            cells=cells,
+            rewards=rewards,
+            offsets=lambda rows: offsets[rows, 1:],
+        )
+        for cells in (1, 4 * (V + 1), 10**6)  # a row at a time, four and then two, all of them
+    ]
+    each = loss(
+        ALL,
+        vectors=vectors,
+        items=items,
+        bias=bias,
+        rewards=rewards,
+        offsets=(offsets[range(6), TARGETS], offsets[:, 1:]),
+    )
+    losses.append((WEIGHTS * each).mean())
+    for found in losses:
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(torch.autograd.grad(found, values), gradients, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_rewards_of_one_and_offsets_of_nothing_change_no_bit() -> None:
+    some = Candidates(items=torch.tensor([3, 7, 2, 3, 41]), log_expected=torch.rand(5))
+    nothing = {"rewards": torch.ones(6), "offsets": (torch.zeros(6), torch.zeros(6, 5))}
+    found = []
+    for options in ({}, nothing, {"rewards": torch.ones(6)}):
+        values = vectors, items, bias = tracked()
+        each = loss(some, vectors=vectors, items=items, bias=bias, **options)
+        found.append([each, *torch.autograd.grad(each.sum(), values)])
+        if "offsets" in options:
+            options = {**options, "offsets": lambda rows: torch.zeros(6, V)[rows]}
+        whole = full_softmax(
+            vectors, TARGETS, items=(items, bias), weights=WEIGHTS, cells=200, **options
+        )
+        found[-1] += [whole, *torch.autograd.grad(whole, values)]
+    for other in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
+
+
+def test_under_an_offset_the_best_scores_are_what_it_leaves_to_explain() -> None:
+    """Where items are asked for with shares p and the offset is log q, scores of log(p / q) cannot
+    be bettered: the gradient is nothing."""
+    shares, trend = (torch.rand(V, generator=DRAWS) + 0.1 for _ in range(2))
+    shares, trend = shares / shares.sum(), trend / trend.sum()
+    bias = torch.zeros(V + 1)
+    bias[1:] = torch.log(shares / trend)
+    bias.requires_grad_()
+    value = full_softmax(
+        torch.zeros(V, D),
+        torch.arange(1, V + 1),
+        items=(ITEMS, bias),
+        weights=shares,
+        cells=10**6,
+        offsets=lambda rows: torch.log(trend).expand(V, -1)[rows],
+    )
+    value.backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad, torch.zeros(V + 1), rtol=0.0, atol=1e-8)
+
+
+def test_an_event_without_reward_pushes_its_item_down_and_one_without_weight_nothing() -> None:
+    """Of one event of item 7, with everybody else's logits as they are."""
+    row, item = VECTORS[:1], torch.tensor([7])
+
+    def gradient(*, weight: float, reward: float) -> tuple[float, float]:
+        found = []
+        for sampled in (False, True):
+            bias = BIAS.clone().requires_grad_()
+            rewards = torch.tensor([reward])
+            if sampled:
+                each = sampled_softmax(
+                    row,
+                    item,
+                    positive=(ITEMS[item], bias[item]),
+                    candidates=ALL,
+                    negative=(ITEMS[1:], bias[1:]),
+                    rewards=rewards,
+                )
+                value = weight * each.sum()
+            else:
+                value = full_softmax(
+                    row,
+                    item,
+                    items=(ITEMS, bias),
+                    weights=torch.tensor([weight]),
+                    cells=1,
+                    rewards=rewards,
+                )
+            value.backward()
+            assert bias.grad is not None
+            found.append(float(bias.grad[7]))
+        return found[0], found[1]
+
+    share = float(torch.softmax((row @ ITEMS.T + BIAS)[0, 1:], dim=0)[6])
+    # descent lowers a logit whose gradient is above 0
+    for reward in (0.0, share / 2, 2 * share, 1.0):
+        np.testing.assert_allclose(
+            gradient(weight=1.0, reward=reward), [share - reward] * 2, atol=1e-6
+        )
+    assert gradient(weight=0.0, reward=1.0) == (0.0, 0.0)
 
 
 def test_bpr_max_is_its_formula() -> None:

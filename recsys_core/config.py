@@ -13,6 +13,7 @@ from recsys_core.sections import (
     Evaluate,
     EventsSplit,
     ExportOnnx,
+    Features,
     Gate,
     Ingest,
     LeaveOneOutSplit,
@@ -43,6 +44,7 @@ class Params(BaseModel):
     split: Annotated[
         DaysSplit | QuantileSplit | EventsSplit | LeaveOneOutSplit, Field(discriminator="kind")
     ]
+    features: Features
     snapshot: Snapshot
     ingest: Ingest
     validate_: Validate = Field(alias="validate")
@@ -104,7 +106,7 @@ class Params(BaseModel):
 NOT_YAML = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError)
 """What PyYAML raises: also whatever a date like 2023-99-99 or a tag like `!!bool x` makes of it."""
 
-SHARED_SECTIONS = ("seed", "first_metric", "split")
+SHARED_SECTIONS = ("seed", "first_metric", "split", "features")
 
 
 def section_names() -> list[str]:

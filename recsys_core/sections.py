@@ -207,8 +207,12 @@ class TrainRnn:
     and `field_dropout` the share of events whose request or feedback is hidden; `temperature` is of
     the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
     vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
-    `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are of the epochs after one
-    network has become two (`training/fit_rnn.py`)."""
+    `trend_hours` is the window of the trend and `trend_temperature` what its logarithm is divided
+    by (`models/trend.py`); `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are
+    of the epochs after one network has become two (`training/fit_rnn.py`). `rewards` says what an
+    event of a type is worth, from 0 to 1, others 1; one with a value of at most `low_value` is
+    worth no more than `low_value_reward`: what is worth less than an item is on average pushes it
+    down (`training/losses.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     t_star: int | Literal["auto"]
@@ -216,7 +220,7 @@ class TrainRnn:
     ablation: Ablation
     window: int
     lead: float
-    backbone: Literal["gru", "lstm", "lru"]
+    backbone: Literal["gru", "lstm", "lru", "hgru"]
     hidden: int
     depth: int
     ffn: int
@@ -243,6 +247,11 @@ class TrainRnn:
     weight_decay: float
     grad_clip: float
     half_life_days: float | None
+    trend_hours: float | None
+    trend_temperature: float
+    rewards: dict[str, float]
+    low_value: float | None
+    low_value_reward: float
     max_epochs: int
     max_epochs_apart: int
     apart_rate: float
@@ -254,6 +263,9 @@ class TrainRnn:
         _positive(
             self, "rho", "window", "hidden", "depth", "ffn", "time_dim", "temperature", "batch"
         )
+        _positive(self, "trend_temperature")
+        if self.trend_hours is not None:
+            _positive(self, "trend_hours")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         _positive(self, "negatives", "rate_decay", "grad_clip")
         _positive(self, "max_epochs", "apart_rate", "patience")
@@ -263,10 +275,56 @@ class TrainRnn:
         _bounded(self, "sampling_power")
         if len(set(self.reads)) < len(self.reads):
             raise ValueError(f"reads is {list(self.reads)}, it must name each once")
+        if not all(0.0 <= reward <= 1.0 for reward in self.rewards.values()):
+            raise ValueError(f"rewards is {self.rewards}, each must be from 0 to 1")
+        if not 0.0 <= self.low_value_reward <= 1.0:
+            raise ValueError(f"low_value_reward is {self.low_value_reward}, it must be from 0 to 1")
+        if self.low_value is not None:
+            _bounded(self, "low_value")
+        if self.loss == "bpr_max" and (self.rewards or self.low_value is not None):
+            raise ValueError(
+                "loss is bpr_max, which has no rewards; use softmax or sampled_softmax"
+            )
+        if self.loss == "bpr_max" and self.trend_hours is not None:
+            raise ValueError("loss is bpr_max, which has no trend; use softmax or sampled_softmax")
+        if self.backbone == "hgru" and ("session" not in self.reads or self.depth > 1):
+            raise ValueError(
+                f"backbone is hgru with reads {list(self.reads)} and depth {self.depth}: it needs "
+                "session among reads, which tells it where one ends, and depth 1"
+            )
         if self.window < 2:
             raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:
             _positive(self, "half_life_days")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Item features in stage two (`models/item_decoder.py`). `items` names columns of the card's
+    `item_features`, none: ids alone tell items. `categories` and `words` are the most values of a
+    field, words of a text, that have a code. Of lambda, the share of an item that its features
+    tell: `training_share` in training, null draws it anew for each batch; `warm_share` afterwards
+    for items with history; `share_events` (n0) makes that n0 / (n0 + their number of events)."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    items: tuple[str, ...]
+    categories: int
+    words: int
+    decoder_hidden: int
+    training_share: float | None
+    warm_share: float
+    share_events: float | None
+
+    def __post_init__(self) -> None:
+        _positive(self, "categories", "words", "decoder_hidden")
+        if len(set(self.items)) < len(self.items):
+            raise ValueError(f"items is {list(self.items)}, it must name each once")
+        for name in ("training_share", "warm_share"):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} is {share}, it must be from 0 to 1")
+        if self.share_events is not None:
+            _positive(self, "share_events")
 
 
 MemoryTerm = Literal["own", "next", "similar", "recent"]

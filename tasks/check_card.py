@@ -23,6 +23,7 @@ from recsys_core.sections import Ingest
 from recsys_core.tables import read_events
 from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions
 from tasks.clock import Clock, check_clock
+from tasks.feature_kinds import kinds_read
 from tasks.postgres import copy_out
 from tasks.sample import (
     DATA,
@@ -53,6 +54,10 @@ def check_card(
                 f"{path}: name is {card.name!r}, it must be {path.stem!r}, as the file is called"
             )
         report.see("card", f"{card.name}: {card.title}")
+        with _as_problem(report):
+            kinds_read(
+                params.features, {name: one.kind for name, one in card.item_features.items()}
+            )
         with _as_problem(report):
             check_clock(
                 Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),

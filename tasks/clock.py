@@ -79,6 +79,9 @@ def check_clock(
         if half_life is not None:
             found = f"{section}.half_life_days is {half_life:g} (events have no age)"
             refused.append((found, f"{section}.half_life_days=null"))
+    if train_rnn is not None and train_rnn.trend_hours is not None:
+        found = f"train_rnn.trend_hours is {train_rnn.trend_hours:g} (there are no hours)"
+        refused.append((found, "train_rnn.trend_hours=null"))
     times = {"gap", "request"}
     if ranks and train_rnn is not None and times & set(train_rnn.reads):
         read = ", ".join(train_rnn.reads)

@@ -16,6 +16,7 @@ from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import Evaluate, TrainRnn
 from recsys_core.training.fit_rnn import PHASES, TOGETHER, Phase, RnnTrainer
 from recsys_core.training.initial_model import parted
+from recsys_core.training.item_mixing import KnownFeatures
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Fit
 from recsys_core.training.validation import Validation
@@ -68,12 +69,14 @@ def select_model(
     evaluate: Evaluate,
     metric_name: str,
     seed: int,
+    features: KnownFeatures | None,
 ) -> Selected:
     """Stage two on the train part, the epochs of each phase chosen on validation.
 
     A network alone is judged by its own cohort; where validation has nobody of it, or the log
     nobody to learn from, it stays as the phase together left it. The one network of `one_rnn` has
-    its second phase too, on everybody: it learns and is chosen as often as two.
+    its second phase too, on everybody: it learns and is chosen as often as two. `features` are
+    those of the items known before validation.
     """
     log = data.log_until(data.cuts.valid)
     validation = data.validation(evaluate, metric_name=metric_name, seed=seed)
@@ -97,7 +100,9 @@ def select_model(
             judge_start=apart,
         )
 
-    model = _trained(log, params, embeddings, data.device, fit, judges=judges, seed=seed)
+    model = _trained(
+        log, params, embeddings, data.device, fit, judges=judges, seed=seed, features=features
+    )
     return Selected(
         model=model,
         epochs={phase: fits[phase].best_epoch if phase in fits else 0 for phase in PHASES},
@@ -115,14 +120,18 @@ def fit_model(
     cut: Cut,
     epochs: Mapping[str, int],
     seed: int,
+    features: KnownFeatures | None,
 ) -> TwoTimeScale:
-    """Stage two on everything known at `cut`, for the epochs of each phase chosen before."""
+    """Stage two on everything known at `cut`, `features` too, for the epochs of each phase chosen
+    before."""
 
     def fit(phase: Phase, trainer: RnnTrainer) -> None:
         data.fit(trainer, phase=f"refit-{phase}", max_epochs=epochs[phase], patience=None)
 
     log = data.log_until(cut)
-    return _trained(log, params, embeddings, data.device, fit, judges={}, seed=seed)
+    return _trained(
+        log, params, embeddings, data.device, fit, judges={}, seed=seed, features=features
+    )
 
 
 def _trained(
@@ -134,6 +143,7 @@ def _trained(
     *,
     judges: Mapping[Phase, Validation],
     seed: int,
+    features: KnownFeatures | None,
 ) -> TwoTimeScale:
     """One phase after the other, each by `fit`; with `judges`, those that have somebody to judge.
 
@@ -156,6 +166,7 @@ def _trained(
             validation=judge,
             phase=phase,
             after=model,
+            features=features,
         )
         fit(phase, trainer)
         model = trainer.finished_model()

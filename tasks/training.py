@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from recsys_core.artifacts import read_json, sha256
 from recsys_core.data.cuts import Cut, Cuts, known_part
 from recsys_core.data.events import Events
 from recsys_core.layout import Layout
-from recsys_core.sections import Evaluate, TrainEmbeddings, TrainRnn
+from recsys_core.sections import Evaluate, Features, TrainEmbeddings, TrainRnn
 from recsys_core.tables import read_events
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit, Trainer
@@ -36,13 +37,17 @@ class TrainingData:
     events: Events
     cuts: Cuts
     type_weights: npt.NDArray[np.float32]  # of each event type
+    type_names: tuple[str, ...]
     device: torch.device
     checkpoints: Path
     fingerprint: str
 
     @classmethod
     def read(
-        cls, layout: Layout, stage: str, *sections: TrainEmbeddings | TrainRnn | int | str
+        cls,
+        layout: Layout,
+        stage: str,
+        *sections: TrainEmbeddings | TrainRnn | Features | int | str,
     ) -> "TrainingData":
         """The sessionized log; checkpoints belong to it, to the sections and to this number of
         threads."""
@@ -51,7 +56,8 @@ class TrainingData:
             "sections": [
                 value if isinstance(value, int | str) else asdict(value) for value in sections
             ],
-            "inputs": _digests(layout, stage),
+            "inputs": _digests(layout, stage)
+            | _digests_of_features(layout, [one for one in sections if isinstance(one, Features)]),
             "code": code_digest(f"stages.{stage}", root=RUNNING),
             "torch": torch.__version__,
             "device": device.type,
@@ -59,11 +65,12 @@ class TrainingData:
         }
         text = json.dumps(facts, sort_keys=True)
         logger.info("event=device device=%s threads=%d", device.type, torch.get_num_threads())
-        events = read_events(layout.events)
+        events, types = read_events(layout.events), read_json(layout.event_types)
         return cls(
             events=events,
             cuts=read_cuts(layout, events),
-            type_weights=np.array(read_json(layout.event_types)["weights"], dtype=np.float32),
+            type_weights=np.array(types["weights"], dtype=np.float32),
+            type_names=tuple(types["names"]),
             device=device,
             checkpoints=layout.checkpoints / stage,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
@@ -74,7 +81,7 @@ class TrainingData:
 
         An event with an earlier time whose item arrived later, in a late delivery, is not in it.
         """
-        return LogUntil(*known_part(self.events, cut), self.type_weights)
+        return LogUntil(*known_part(self.events, cut), self.type_weights, self.type_names)
 
     def validation(self, evaluate: Evaluate, *, metric_name: str, seed: int) -> Validation:
         """Targets of the validation period for a model of what was known before it."""
@@ -145,3 +152,10 @@ def _digests(layout: Layout, stage: str) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def _digests_of_features(layout: Layout, sections: Sequence[Features]) -> dict[str, str]:
+    """The card and the table of item features, where a section reads any."""
+    read = any(section.items for section in sections)
+    files = (layout.resolved_card, layout.item_features) if read else ()
+    return {path.name: sha256(path) for path in files if path.exists()}

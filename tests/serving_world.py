@@ -15,6 +15,7 @@ from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.fold_in import FoldIn
+from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
@@ -72,8 +73,10 @@ def make_model(
     backbone: BackboneName = "gru",
     depth: int = 1,
     score: Literal["dot", "cosine"] = "dot",
+    features: FeatureDecoderConfig | None = None,
 ) -> TwoTimeScale:
-    """A model with random weights: t* = 4, a window of 6."""
+    """A model with random weights: t* = 4, a window of 6. A decoder changes no other weight, but
+    for what folds users in."""
     torch_rng = torch.Generator().manual_seed(seed)
     model = TwoTimeScale(
         TwoTimeScaleConfig(
@@ -92,8 +95,11 @@ def make_model(
             window=6,
             fold_in_l2=0.5,
             fold_in_limit=50,
+            trend_hours=None,
+            trend_temperature=1.0,
             ablation="none",
             free_users=0,
+            features=features,
         )
     )
     with torch.no_grad():

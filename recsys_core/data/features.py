@@ -35,10 +35,6 @@ Kind = BagKind | NumberKind
 FARTHEST = 5.0
 """Standard deviations: one wild price must not outweigh all other fields."""
 
-MOST_CATEGORIES = 1000
-MOST_WORDS = 3000
-"""As in the HRNN-meta paper's run on a catalogue with texts."""
-
 MICROSECONDS_PER_SECOND = 1e6
 
 TYPES: dict[Kind, tuple[pa.DataType, pa.DataType]] = {
@@ -138,8 +134,8 @@ def fit_encoding(
     kinds: Mapping[str, Kind],
     *,
     ids: pa.Array,
-    most: int = MOST_CATEGORIES,
-    words: int = MOST_WORDS,
+    most: int,
+    words: int,
 ) -> FeatureEncoding:
     """What the rows of `ids` say of the fields in `kinds`; other rows change nothing.
 
@@ -155,8 +151,8 @@ def fit_rows(
     table: pa.Table,
     kinds: Mapping[str, Kind],
     *,
-    most: int = MOST_CATEGORIES,
-    words: int = MOST_WORDS,
+    most: int,
+    words: int,
 ) -> FeatureEncoding:
     """What all rows say, whatever their order: of events, whose context has no ids of its own."""
     columns = _columns(table, kinds)

@@ -1,5 +1,7 @@
 """What evaluation ranks, each as a `Scorer` for given targets: models of histories, and vectors."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,9 +12,21 @@ from recsys_core.evaluation.targets import Targets
 from recsys_core.models.history_model import LONGEST, HistoryModel, gather_request_histories
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import gather_own
+from recsys_core.models.trend import TrendIndex
 from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
+
+
+Trend = Callable[[slice], Float32]
+"""What is added to the logits of some targets, (B, V + 1)."""
+
+
+def trend_at(index: TrendIndex | None, targets: Targets) -> Trend | None:
+    """The trend when each of the targets is asked for; None where a model has none."""
+    if index is None:
+        return None
+    return lambda rows: index.offset(targets.timestamp[rows], None)
 
 
 def history_scorer(
@@ -38,13 +52,20 @@ def history_scorer(
     return Scorer(n_items=model.n_items, is_softmax=likelihood, scores=scores)
 
 
-def vector_scorer(user_vectors: Float32, *, item_vectors: Float32, item_bias: Float32) -> Scorer:
-    """Logits by dot product: (N, D), a row per target; (V + 1, D) and (V + 1,), row 0 is PAD."""
+def vector_scorer(
+    user_vectors: Float32, *, item_vectors: Float32, item_bias: Float32, trend: Trend | None = None
+) -> Scorer:
+    """Logits by dot product: (N, D), a row per target; (V + 1, D) and (V + 1,), row 0 is PAD.
+
+    `trend` is added to them.
+    """
     users, items = torch.from_numpy(user_vectors), torch.from_numpy(item_vectors)
     bias = torch.from_numpy(item_bias)
 
     def scores(rows: slice, out: Float32) -> Float32:
         torch.addmm(bias, users[rows], items.T, out=torch.from_numpy(out))  # (B, V + 1)
+        if trend is not None:
+            out += trend(rows)
         out[:, 0] = -np.inf
         return out
 
@@ -52,9 +73,16 @@ def vector_scorer(user_vectors: Float32, *, item_vectors: Float32, item_bias: Fl
 
 
 def memory_scorer(
-    model: TwoTimeScale, memory: Memory, queries: Float32, known: Events, targets: Targets
+    model: TwoTimeScale,
+    memory: Memory,
+    queries: Float32,
+    known: Events,
+    targets: Targets,
+    *,
+    trend: Trend | None = None,
 ) -> Scorer:
-    """The networks' logits with what the memory adds; `queries` (N, D), a row per target.
+    """The networks' logits with what the trend and the memory add; `queries` (N, D), a row per
+    target.
 
     `known` are the events of known items, which the `history` of `targets` counts.
     """
@@ -71,6 +99,8 @@ def memory_scorer(
         with torch.inference_mode():
             query = torch.from_numpy(queries[rows])
             logits = torch.addmm(model.item_bias, query, model.item_vectors.T)  # (B, V + 1)
+            if trend is not None:
+                logits += torch.from_numpy(trend(rows))
             both = memory(
                 logits,
                 torch.from_numpy(model.input_spec.is_active(history)),

@@ -5,6 +5,7 @@ lstm  nn.LSTM                                                                 st
 lru   r_t = softplus(c) * sigmoid(W_a x_t + b_a)      a_t = exp(-r_t)         state h
       u_t = sqrt(1 - a_t^2) * sigmoid(W_i x_t + b_i) * (W_x x_t + b_x)
       h_t = a_t * h_(t-1) + u_t
+hgru  a unit for events and one for sessions (`hgru.py`)                      state g and h
 
 lru is a linear recurrence with real, input-dependent decays: the linear recurrent units of LRURec
 (Yue et al., WSDM 2024) in the gated form of Griffin's RG-LRU (De et al. 2024, equations 1 to 4).
@@ -16,9 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from recsys_core.models.hgru import Hgru
 from recsys_core.models.scan import linear_scan
 
-BackboneName = Literal["gru", "lstm", "lru"]
+BackboneName = Literal["gru", "lstm", "lru", "hgru"]
 
 DECAYS = (0.2, 0.95)
 """Of lru before training, from the first channel to the last."""
@@ -96,10 +98,12 @@ class Lru(nn.Module):
         return decay, scale * torch.sigmoid(admit) * value
 
 
-def make_backbone(name: BackboneName, width: int, *, max_length: int) -> Gru | Lstm | Lru:
+def make_backbone(name: BackboneName, width: int, *, max_length: int) -> Gru | Lstm | Lru | Hgru:
     """A backbone by name; `max_length` is the longest sequence of an exported graph."""
     if name == "gru":
         return Gru(width)
     if name == "lstm":
         return Lstm(width)
+    if name == "hgru":
+        return Hgru(width, rerun=True, max_length=max_length)
     return Lru(width, max_length=max_length)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_core.models.backbones import BackboneName, make_backbone
+from recsys_core.models.hgru import Hgru
 
 Drop = Callable[[Tensor], Tensor]
 """What dropout makes of values; draws come from whoever trains."""
@@ -37,15 +38,27 @@ class Block(nn.Module):
         self.ffn_out = nn.Linear(ffn * width, width)
         self.state_size = self.backbone.state_size
 
-    def forward(self, inputs: Tensor, initial: Tensor, drop: Drop) -> Tensor:
-        """(B, T, W) and (B, S) to (B, T, W)."""
+    def forward(
+        self, inputs: Tensor, initial: Tensor, session_start: Tensor | None, drop: Drop
+    ) -> Tensor:
+        """(B, T, W), (B, S) and flags (B, T + 1) to (B, T, W)."""
         normed = self.norm(inputs)  # (B, T, W)
-        return self._shell(inputs, normed, self.backbone(normed, initial), drop)
+        if isinstance(self.backbone, Hgru):
+            outputs = self.backbone(normed, initial, session_start)
+        else:
+            outputs = self.backbone(normed, initial)
+        return self._shell(inputs, normed, outputs, drop)
 
-    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, W) and (B, S) to (B, W) and (B, S)."""
+    def step(
+        self, inputs: Tensor, state: Tensor, session_start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, W), (B, S) and flags (B, 2) to (B, W) and (B, S)."""
         normed = self.norm(inputs)  # (B, W)
-        output, after = self.backbone.step(normed, state)
+        if isinstance(self.backbone, Hgru):
+            assert session_start is not None, "hgru is told where sessions begin"
+            output, after = self.backbone.step(normed, state, *session_start.unbind(dim=1))
+        else:
+            output, after = self.backbone.step(normed, state)
         return self._shell(inputs, normed, output, keep_all), after
 
     def _shell(self, inputs: Tensor, normed: Tensor, output: Tensor, drop: Drop) -> Tensor:
@@ -72,24 +85,38 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.state_size = sum(block.state_size for block in self._blocks())
 
-    def forward(self, inputs: Tensor, initial: Tensor, drop: Drop = keep_all) -> Tensor:
-        """Outputs after each input: (B, T, W) and (B, S) to (B, T, W)."""
+    def forward(
+        self,
+        inputs: Tensor,
+        initial: Tensor,
+        drop: Drop = keep_all,
+        session_start: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs after each input: (B, T, W) and (B, S) to (B, T, W).
+
+        `session_start` (B, T + 1) says which inputs open a session, the last one what is asked
+        for behind them; hgru alone reads it.
+        """
         values = inputs
         states = initial.chunk(len(self.blocks), dim=-1)
         for block, state in zip(self._blocks(), states, strict=True):
-            values = block(values, state, drop)
+            values = block(values, state, session_start, drop)
         normed: Tensor = self.norm(values)
         return normed
 
-    def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, inputs: Tensor, state: Tensor, session_start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One input more: (B, W) and (B, S) to the output (B, W) and the next state (B, S).
+
+        `session_start` (B, 2): whether this input opens a session, and what is asked for behind it.
 
         Through a whole history this comes to what `forward` gives, at a cost for each event that
         does not depend on how many there were.
         """
         values, after = inputs, []
         for block, part in zip(self._blocks(), state.chunk(len(self.blocks), dim=-1), strict=True):
-            values, next_part = block.step(values, part)
+            values, next_part = block.step(values, part, session_start)
             after.append(next_part)
         return self.norm(values), torch.cat(after, dim=-1)
 

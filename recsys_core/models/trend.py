@@ -16,6 +16,7 @@ Training, evaluation and scoring ask the same index by this one rule.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ Int64 = npt.NDArray[np.int64]
 
 SLOTS = 60
 """Of a window."""
+
+SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,32 @@ class TrendIndex:
         # many places: a table of all of them costs less than a search for each
         at_place = np.bincount(np.clip(requests, 0, self.span - 1), minlength=self.span)
         return np.cumsum(at_place)[place]
+
+
+class HasTrend(Protocol):
+    """What says whether a model has a trend, and which: its configuration."""
+
+    @property
+    def n_items(self) -> int: ...
+
+    @property
+    def trend_hours(self) -> float | None: ...
+
+    @property
+    def trend_temperature(self) -> float: ...
+
+
+def trend_of(config: HasTrend, events: Events, *, until: int | None) -> TrendIndex | None:
+    """The trend of a model's configuration; None where it has none. See `index_trend`."""
+    if config.trend_hours is None:
+        return None
+    return index_trend(
+        events,
+        n_items=config.n_items,
+        window_seconds=config.trend_hours * SECONDS_PER_HOUR,
+        temperature=config.trend_temperature,
+        until=until,
+    )
 
 
 def index_trend(

@@ -24,12 +24,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from recsys_core.data.histories import Read
+from recsys_core.data.histories import EVENT_NUMBERS, Read
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.blocks import Drop, Stack, keep_all
 from recsys_core.models.event_reader import EventReader
 from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
+from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
 from recsys_core.models.requests import InputSpec
 
 SMALLEST_SQUARE = 1e-12
@@ -56,9 +57,14 @@ class TwoTimeScaleConfig:
     window: int
     fold_in_l2: float
     fold_in_limit: int
+    trend_hours: float | None
+    """The window of the trend that is added to the logits; None: there is none."""
+    trend_temperature: float
     ablation: Ablation
     free_users: int
     """Users whose free vectors of stage one the model holds: 0 unless it is `learned_phi`."""
+    features: FeatureDecoderConfig | None
+    """Of what reads item features; None where ids alone tell items."""
 
     @property
     def input_spec(self) -> InputSpec:
@@ -109,7 +115,8 @@ class RecurrentNetwork(nn.Module):
         """
         events = self.read(torch.cat([embedded, *self.reader(numbers)], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
-        outputs: Tensor = self.stack(drop(torch.cat([start, events], dim=1)), initial, drop)
+        steps = drop(torch.cat([start, events], dim=1))  # (B, T + 1, H)
+        outputs: Tensor = self.stack(steps, initial, drop, session_starts(numbers))
         return outputs  # (B, T + 1, H)
 
 
@@ -152,7 +159,9 @@ class ActiveNetwork(RecurrentNetwork):
 class TwoTimeScale(nn.Module):
     """Both networks, the item table that they share, and what folds a user in.
 
-    `item_vectors` are what a query is multiplied with: of length 1 where the score is cosine.
+    `item_vectors` are what a query is multiplied with: of length 1 where the score is cosine. Where
+    `decoder` reads item features, they are the mixture with what it says (`item_decoder.py`), so
+    that nothing but an item that is new asks it anything.
     """
 
     item_vectors: Tensor
@@ -170,6 +179,7 @@ class TwoTimeScale(nn.Module):
         self.active = ActiveNetwork(config)
         self.item_vectors = nn.Parameter(torch.zeros(config.n_items + 1, config.dim))
         self.item_bias = nn.Parameter(torch.zeros(config.n_items + 1))
+        self.decoder = None if config.features is None else FeatureDecoder(config.features)
         # stage one's side, for fold-in: never trained here
         self.register_buffer("fold_in_items", torch.zeros(config.n_items + 1, config.dim))
         self.register_buffer("fold_in_mean", torch.zeros(config.dim))
@@ -264,18 +274,35 @@ class TwoTimeScale(nn.Module):
 
     def to_json(self) -> dict[str, Any]:
         """The configuration, to build the model again."""
-        return asdict(self.config)
+        features = self.config.features
+        return {**asdict(self.config), "features": features and features.to_json()}
 
     @classmethod
     def from_arrays(
         cls, config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[np.generic]]
     ) -> "TwoTimeScale":
         """The model of `to_json` and `to_arrays`."""
-        model = cls(TwoTimeScaleConfig(**{**config, "reads": tuple(config["reads"])}))
+        features = config["features"]
+        built = {
+            "reads": tuple(config["reads"]),
+            "features": features and FeatureDecoderConfig.from_json(features),
+        }
+        model = cls(TwoTimeScaleConfig(**{**config, **built}))
         model.load_state_dict(
             {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
         )
         return model.eval()
+
+
+def session_starts(numbers: Tensor) -> Tensor:
+    """Which steps open a session: the learned start, T events by their numbers (B, T, .), and what
+    is asked for behind them. (B, T + 2)
+
+    The start opens none, the first event that is read does, wherever in a history it stands.
+    """
+    opens = numbers[..., EVENT_NUMBERS.index("opens_session")] > 0.0  # (B, T)
+    first = torch.ones_like(opens[:, :1])
+    return torch.cat([~first, first, opens], dim=1)
 
 
 def unit_length(vectors: Tensor) -> Tensor:

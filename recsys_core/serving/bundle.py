@@ -10,6 +10,7 @@ inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           length        (B,) int64          user_numbers (B, .) float32       user: own_items.py
           user_vector   (B, D) float32      seen_rows    (S,) int64     an item seen_items[s] is
           active        (B,) bool           seen_items   (S,) int64     left out of row seen_rows[s]
+          trend         (V + 1,) float32 is added to everybody's logits, 0 where there is none
           of the events' numbers: data/histories.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
@@ -51,6 +52,7 @@ INPUTS = (
     "own_items",
     "own_numbers",
     "user_numbers",
+    "trend",
     "seen_rows",
     "seen_items",
 )
@@ -77,8 +79,15 @@ class Bundle:
     as_of: int
     session_gap_seconds: float | None
     """Who has been away so long opens a session; None where there are none."""
+    trend_hours: float | None
+    trend_temperature: float
     looked_up: int
     """The most numbers that a term of the memory looks up or works out for one user."""
+
+    @property
+    def n_items(self) -> int:
+        """The model's vocabulary: items with a larger idx are unknown."""
+        return self.spec.n_items
 
     def graph(self, graph: Graph) -> Path:
         """The file of a graph."""
@@ -172,6 +181,8 @@ def read_bundle(folder: Path) -> Bundle:
         k=model["k"],
         as_of=model["as_of"],
         session_gap_seconds=model["session_gap_seconds"],
+        trend_hours=config["trend_hours"],
+        trend_temperature=config["trend_temperature"],
         looked_up=_looked_up(model["memory"]),
     )
 

@@ -19,6 +19,7 @@ from recsys_core.data.events import Events
 from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
 from recsys_core.models.requests import make_requests
+from recsys_core.models.trend import trend_of
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class ScoringEngine:
             scores=np.full((len(user_idx), k), -np.inf, dtype=np.float32),
         )
         width = min(k, self.bundle.k)
+        trend = self._trend(known, as_of)
         spec = self.bundle.spec
         # users of like length together, so that a batch pads little
         order = np.argsort(history - spec.window_start(history), kind="stable")
@@ -141,10 +143,21 @@ class ScoringEngine:
                 ),
             )
             pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
-            items, scores = self.run({**requests.inputs(), **pairs})  # (B, bundle k) twice
+            inputs = {**requests.inputs(), "trend": trend, **pairs}
+            items, scores = self.run(inputs)  # (B, bundle k) twice
             top.items[rows, :width] = np.where(scores == -np.inf, 0, items)[:, :width]
             top.scores[rows, :width] = scores[:, :width]
         return top
+
+    def _trend(self, known: Events, as_of: int | None) -> Float32:
+        """What is added to everybody's logits at the time of the request, or the latest event's.
+        (V + 1,)"""
+        index = trend_of(self.bundle, known, until=None)
+        if index is None or not len(known):
+            return np.zeros(self.bundle.n_items + 1, dtype=np.float32)
+        at = int(known.timestamp.max()) if as_of is None else as_of
+        offset: Float32 = index.offset(np.array([at + 1]), None)[0]
+        return offset
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32]:
         """The graph's outputs for one batch, NaN refused."""

@@ -42,6 +42,7 @@ DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "own_items": ("B", "M"),
     "own_numbers": ("B", "M", None),
     "user_numbers": ("B", None),
+    "trend": (None,),
     "seen_rows": ("S",),
     "seen_items": ("S",),
     "top_items": ("B", None),
@@ -70,6 +71,7 @@ class TwoTimeScaleTop(nn.Module):
         own_items: Tensor,
         own_numbers: Tensor,
         user_numbers: Tensor,
+        trend: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -78,7 +80,7 @@ class TwoTimeScaleTop(nn.Module):
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
-        logits = nn.functional.linear(vectors, table, bias)  # (B, V + 1)
+        logits = nn.functional.linear(vectors, table, bias) + trend  # (B, V + 1)
         scores = self.memory(logits, active, own_items, own_numbers, user_numbers)  # (B, V + 1)
         # PAD is no candidate: as if everybody had seen it
         rows = torch.arange(length.shape[0])  # (B,)
@@ -107,6 +109,7 @@ class PopularityTop(nn.Module):
         own_items: Tensor,  # noqa: ARG002
         own_numbers: Tensor,  # noqa: ARG002
         user_numbers: Tensor,  # noqa: ARG002
+        trend: Tensor,  # noqa: ARG002
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -206,14 +209,19 @@ def _export_two_time_scale(
 ) -> None:
     model = TwoTimeScale.from_arrays(config, weights)
     memory = Memory.from_arrays(memory_config, memory_weights)
-    _export(TwoTimeScaleTop(model, memory, k), folder, "two_time_scale", dim=model.config.dim, k=k)
+    graph = TwoTimeScaleTop(model, memory, k)
+    sizes = {"dim": model.config.dim, "n_items": model.config.n_items}
+    _export(graph, folder, "two_time_scale", **sizes, k=k)
 
 
 def _export_popularity(folder: Path, score: npt.NDArray[np.float32], dim: int, k: int) -> None:
-    _export(PopularityTop(torch.from_numpy(score.copy()), k), folder, "popularity", dim=dim, k=k)
+    graph = PopularityTop(torch.from_numpy(score.copy()), k)
+    _export(graph, folder, "popularity", dim=dim, n_items=len(score) - 1, k=k)
 
 
-def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) -> None:
+def _export(
+    module: nn.Module, folder: Path, graph: Graph, *, dim: int, n_items: int, k: int
+) -> None:
     """Write one graph. It must be this process's first."""
     dynamic = tuple(
         {axis: Dim.DYNAMIC for axis, letter in enumerate(DIMENSIONS[name]) if letter}
@@ -229,7 +237,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) 
         warnings.simplefilter("ignore", UserWarning)
         program = torch.onnx.export(
             module.eval(),
-            _example(dim),
+            _example(dim, n_items=n_items),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(INPUTS),
@@ -239,7 +247,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) 
         )
     assert program is not None, "the dynamo exporter returns a program"
     model = program.model_proto
-    _check_shapes(model, k=k, dim=dim)
+    _check_shapes(model, k=k, dim=dim, n_items=n_items)
     _strip(model)
     if model.ByteSize() > PROTOBUF_LIMIT:
         raise ModelError(
@@ -252,7 +260,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, dim: int, k: int) 
         temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _example(dim: int) -> tuple[Tensor, ...]:
+def _example(dim: int, *, n_items: int) -> tuple[Tensor, ...]:
     """Inputs to trace with: all sizes differ, none is 1: the tracer takes that as a constant."""
     return (
         torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]),
@@ -263,12 +271,13 @@ def _example(dim: int) -> tuple[Tensor, ...]:
         torch.tensor([[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]),
         torch.ones(3, 7, len(ITEM_NUMBERS)),
         torch.ones(3, len(USER_NUMBERS)),
+        torch.zeros(n_items + 1),
         torch.tensor([0, 0, 1, 1, 1]),
         torch.tensor([1, 1, 1, 1, 1]),
     )
 
 
-def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
+def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int, n_items: int) -> None:
     """Name the dynamic dimensions; `ModelError` where the exporter has baked a number into one."""
     ports = [*model.graph.input, *model.graph.output]
     names = tuple(port.name for port in ports)
@@ -284,6 +293,7 @@ def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int) -> None:
             "user_vector": dim,
             "own_numbers": len(ITEM_NUMBERS),
             "user_numbers": len(USER_NUMBERS),
+            "trend": n_items + 1,
         }.get(port.name, k)
         for axis, (size, letter) in enumerate(zip(sizes, letters, strict=True)):
             if letter is None and size.dim_value != fixed:

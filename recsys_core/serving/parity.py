@@ -41,6 +41,7 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
         of_networks = ("items", "event_numbers", "length", "user_vector", "active")
         queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
         logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
+        logits += torch.from_numpy(inputs["trend"])
         names = ("active", "own_items", "own_numbers", "user_numbers")
         read = {name: torch.from_numpy(inputs[name]) for name in names}
         values: Float32 = memory(logits, **read).numpy()
@@ -164,6 +165,7 @@ def _random_inputs(
         "own_items": own.items,
         "own_numbers": own.numbers,
         "user_numbers": own.user_numbers,
+        "trend": (rng.standard_normal(spec.n_items + 1) * rng.integers(0, 2)).astype(np.float32),
         "seen_rows": seen_rows,
         "seen_items": seen_columns + 1,
     }

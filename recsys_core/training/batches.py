@@ -29,6 +29,8 @@ class Batch:
     row: Tensor  # (N,) of the B windows: whose they are
     target: Tensor  # (N,) item_idx
     weight: Tensor  # (N,) of the target's event in the loss
+    reward: Tensor | None  # (N,) of the target's event, from 0 to 1; None: all are 1
+    at: npt.NDArray[np.int64]  # (N,) when the targets happened, in microseconds
 
 
 def make_batch(
@@ -36,11 +38,15 @@ def make_batch(
     windows: Windows,
     *,
     weights: npt.NDArray[np.float32],
+    rewards: npt.NDArray[np.float32] | None,
     fold_in: UserVectors,
     reads: tuple[Read, ...],
     device: torch.device,
 ) -> Batch:
-    """The batch of some windows; `weights` are those of all events. Each target is its request."""
+    """The batch of some windows; `weights` and `rewards` are those of all events.
+
+    Each target is its own request.
+    """
     users = windows.user_idx
     final = events.offsets[users] + windows.stop - 1  # (B,) the rows of the last targets
     inputs = gather_histories(
@@ -58,7 +64,7 @@ def make_batch(
     row = place // width  # (N,)
     rows = events.offsets[users][row] + position.reshape(-1)[place]  # (N,)
     user_vector = fold_in.vectors(events, users, count=windows.folded)
-    arrays = {
+    arrays: dict[str, npt.NDArray[np.generic]] = {
         "items": inputs.items,
         "numbers": inputs.numbers,
         "user_vector": user_vector,
@@ -67,4 +73,6 @@ def make_batch(
         "target": events.item_idx[rows].astype(np.int64),
         "weight": weights[rows],
     }
-    return Batch(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    reward = None if rewards is None else torch.from_numpy(rewards[rows]).to(device)
+    return Batch(**tensors, reward=reward, at=events.timestamp[rows])

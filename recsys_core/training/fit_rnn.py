@@ -1,9 +1,11 @@
 """Stage two: the two networks of the two-time-scale model, first as one, then each by itself.
 
 together   one network learns from every event, and with it the item table, started from stage one
-           and pulled towards it
+           and pulled towards it; where item features are read, what makes rows of them too, since
+           the batch reads and scores mixtures of both
 inactive   both networks begin as that one; then each learns from the events of its own cohort
-active     alone, and is judged by them. The item table stands still: it is the other's too
+active     alone, and is judged by them. The item table, already mixed, stands still: it is the
+           other's too
 
 A cohort alone is often too little to learn an order of events from: networks that begin apart lose
 to one network that answers everybody. All targets of a window are predicted at once.
@@ -18,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from recsys_core.models.embeddings import Embeddings
+from recsys_core.models.trend import trend_of
 from recsys_core.models.two_time_scale import ActiveNetwork, InactiveNetwork, TwoTimeScale
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
 from recsys_core.training.dropout import Dropout, hide_fields
 from recsys_core.training.initial_model import initial_model, parted
+from recsys_core.training.item_mixing import ItemMixing, KnownFeatures
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.objectives import SampledObjective, SoftmaxObjective
 from recsys_core.training.optimisers import (
@@ -55,7 +59,7 @@ class RnnTrainer:
     """Trains a `TwoTimeScale` on the events of `log`.
 
     `after` is the model of the phase before: none before `together`, and a phase of one network
-    leaves the other as it is there.
+    leaves the other as it is there. `features` are those of the log's items, read together.
     """
 
     stage = "train_rnn"
@@ -71,6 +75,7 @@ class RnnTrainer:
         validation: Validation | None,
         phase: Phase = TOGETHER,
         after: TwoTimeScale | None = None,
+        features: KnownFeatures | None = None,
     ) -> None:
         assert (phase == TOGETHER) == (after is None), "a phase apart begins with a trained model"
         if phase != TOGETHER:
@@ -83,41 +88,72 @@ class RnnTrainer:
         self.metric_name = "" if validation is None else validation.metric_name
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
+        self._rewards = log.rewards(
+            params.rewards, low_value=params.low_value, low_value_reward=params.low_value_reward
+        )
         self.phase = phase
         if after is None:
-            begun = initial_model(log, params, embeddings=embeddings, seed=seed, together=True)
+            begun = initial_model(
+                log,
+                params,
+                embeddings=embeddings,
+                seed=seed,
+                together=True,
+                features=None if features is None else features.decoder_config(embeddings.dim),
+            )
         elif after.config.ablation == "one_rnn" != params.ablation:
             begun = parted(after, log, params, embeddings=embeddings, seed=seed)
         else:
             begun = after
         self.model = begun.to(device)
         self._fold_in = self.model.transductive
+        self._mixing: ItemMixing | None = None
+        if phase == TOGETHER and features is not None:
+            assert self.model.decoder is not None, "built for these features"
+            self._mixing = ItemMixing(
+                self.model.decoder, features, counts=log.item_counts, device=device
+            )
         self._objective = self._make_objective()
         self._items = self._objective.table
         self._network: InactiveNetwork | ActiveNetwork = self.model.inactive
         self._rate = params.learning_rate_inactive
         if phase == "active":
             self._network, self._rate = self.model.active, params.learning_rate_active
+        # a decoder learns with the network that it is read by
+        self._learner: nn.Module = self._network
+        if self._mixing is not None:
+            self._learner = nn.ModuleList([self._network, self._mixing.decoder])
         self._optimiser = network_optimiser(
-            self._network, learning_rate=self._rate, weight_decay=params.weight_decay
+            self._learner, learning_rate=self._rate, weight_decay=params.weight_decay
         )
 
     def _make_objective(self) -> SoftmaxObjective | SampledObjective:
         """What is minimised; its item table begins as the model's."""
         params, model = self._params, self.model
+        # of a target only what came before it counts, so that nothing after the cut ever does
+        trend = trend_of(model.config, self._log.events, until=None)
         if params.ablation == "no_stage1":
             params = replace(params, item_pull=0.0)  # there is nothing to be near to
         values = torch.cat(
             [model.item_vectors.detach(), model.item_bias.detach().unsqueeze(1)], dim=1
         )  # (V + 1, D + 1)
         if params.loss == "softmax":
-            return SoftmaxObjective(values, params, item_rows=model.item_rows)
+            return SoftmaxObjective(
+                values, params, item_rows=model.item_rows, mixing=self._mixing, trend=trend
+            )
         sampler = NegativeSampler(
             torch.from_numpy(self._log.item_frequency(self._weights)),
             power=params.sampling_power,
             draws=params.negatives,
         )
-        return SampledObjective(values, params, item_rows=model.item_rows, sampler=sampler)
+        return SampledObjective(
+            values,
+            params,
+            item_rows=model.item_rows,
+            sampler=sampler,
+            mixing=self._mixing,
+            trend=trend,
+        )
 
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
         """One pass over the windows of the phase; see `loop.Trainer`."""
@@ -171,6 +207,7 @@ class RnnTrainer:
             self._log.events,
             windows,
             weights=self._weights,
+            rewards=self._rewards,
             fold_in=self._fold_in,
             reads=params.reads,
             device=self._device,
@@ -181,7 +218,7 @@ class RnnTrainer:
 
         loss = self._objective.loss(batch, queries, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.parameters(), params.grad_clip)
+        nn.utils.clip_grad_norm_(self._learner.parameters(), params.grad_clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         if params.finetune_items:
@@ -211,17 +248,23 @@ class RnnTrainer:
         return self._validation.metric_of_model(self.finished_model(), self._log)
 
     def finished_model(self) -> TwoTimeScale:
-        """The model with the item table as it is now, ready to predict."""
-        if self._params.finetune_items:
-            values = self._items.values.detach()
+        """The model with the item table as it is now, mixed where features are read, ready to
+        predict."""
+        values = self._items.values.detach()
+        if self._mixing is not None:
+            values = self._mixing.finished(values)
+        if self._mixing is not None or self._params.finetune_items:
             self.model.set_items(values[:, :-1], values[:, -1])
         return self.model.eval()
 
     def _network_weights(self) -> dict[str, Tensor]:
+        parts: dict[str, nn.Module] = {"inactive": self.model.inactive, "active": self.model.active}
+        if self._mixing is not None:
+            parts["decoder"] = self._mixing.decoder
         return {
             f"{name}.{key}": value.detach()
-            for name, network in (("inactive", self.model.inactive), ("active", self.model.active))
-            for key, value in network.named_parameters()
+            for name, part in parts.items()
+            for key, value in part.named_parameters()
         }
 
     def weights(self) -> dict[str, Tensor]:

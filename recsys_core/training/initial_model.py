@@ -11,6 +11,7 @@ from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.event_reader import EventReader
 from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
+from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.rng import derive_seed
 from recsys_core.sections import TrainRnn
@@ -22,12 +23,19 @@ PROJECTION_SCALE = 0.1
 
 
 def initial_model(
-    log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int, together: bool
+    log: LogUntil,
+    params: TrainRnn,
+    *,
+    embeddings: Embeddings,
+    seed: int,
+    together: bool,
+    features: FeatureDecoderConfig | None,
 ) -> TwoTimeScale:
-    """Networks drawn from the seed, and the item vectors of stage one.
+    """Networks and decoder drawn from the seed, and the item vectors of stage one.
 
     `together`: the inactive network is to answer everybody. Before any event it predicts for about
-    the mean active user. `params.t_star` is a number, not yet to be chosen.
+    the mean active user. `params.t_star` is a number, not yet to be chosen. With `features` there
+    is a decoder of them, and the item vectors are those of ids alone, not yet mixed.
     """
     assert params.t_star != "auto", "t* is resolved before anything is trained"
     ablation: Ablation = "one_rnn" if together else params.ablation
@@ -51,8 +59,11 @@ def initial_model(
         window=params.window,
         fold_in_l2=embeddings.fold_in_l2,
         fold_in_limit=FOLD_IN_LIMIT,
+        trend_hours=params.trend_hours,
+        trend_temperature=params.trend_temperature,
         ablation=ablation,
         free_users=len(embeddings.users) - 1 if learned_phi else 0,
+        features=features,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
     model = TwoTimeScale(config)
@@ -60,6 +71,8 @@ def initial_model(
         for name, parameter in sorted(network.named_parameters()):
             _initialise(name, parameter, draws)
         _take_scales(network.reader, log)
+    if model.decoder is not None:
+        _initialise_decoder(model.decoder, seed=seed)
     fold_in = FoldIn.of(replace(embeddings, items=folded))
     active = log.counts >= params.t_star
     with torch.no_grad():
@@ -84,15 +97,25 @@ def initial_model(
 def parted(
     together: TwoTimeScale, log: LogUntil, params: TrainRnn, *, embeddings: Embeddings, seed: int
 ) -> TwoTimeScale:
-    """Two networks that are both what one has become, with its item vectors.
+    """Two networks that are both what one has become, with its item vectors and its decoder.
 
     With gamma at one they say what it said, whatever is folded in.
     """
-    model = initial_model(log, params, embeddings=embeddings, seed=seed, together=False)
+    model = initial_model(
+        log,
+        params,
+        embeddings=embeddings,
+        seed=seed,
+        together=False,
+        features=together.config.features,
+    )
     one = together.inactive.state_dict()
     model.inactive.load_state_dict(one)
     model.active.load_state_dict({**model.active.state_dict(), **one})
     model.set_items(together.item_vectors.detach(), together.item_bias.detach())
+    if model.decoder is not None:
+        assert together.decoder is not None, "of the same configuration"
+        model.decoder.load_state_dict(together.decoder.state_dict())
     return model
 
 
@@ -164,3 +187,18 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
             parameter.uniform_(-bound, bound, generator=draws)
         elif "bias" in name:
             parameter.zero_()
+
+
+def _initialise_decoder(decoder: FeatureDecoder, *, seed: int) -> None:
+    """As the networks, from draws of its own: those of the networks are what they are without it.
+
+    Code 0 says nothing to begin with: a fit may never meet it, and what it never learned would
+    speak for every later item that is unknown.
+    """
+    draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init decoder"))
+    for name, parameter in sorted(decoder.named_parameters()):
+        _initialise(name, parameter, draws)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if name.startswith("tables."):
+                parameter[0].zero_()

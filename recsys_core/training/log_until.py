@@ -1,5 +1,6 @@
 """The part of the log that a fit may see: what is known at a cut."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
+from recsys_core.errors import ConfigError
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -28,6 +30,8 @@ class LogUntil:
     cut: Cut
     type_weights: Float32 | None = None
     """Weight of each event type in the loss; None: all alike."""
+    type_names: tuple[str, ...] = ()
+    """Of the event types, where somebody asks for them by name."""
 
     @property
     def n_items(self) -> int:
@@ -61,6 +65,36 @@ class LogUntil:
         if self.type_weights is not None:
             weight *= self.type_weights[self.events.event_type]
         return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
+
+    def rewards(
+        self, by_type: Mapping[str, float], *, low_value: float | None, low_value_reward: float
+    ) -> Float32 | None:
+        """The reward of every event, from 0 to 1; None where nobody asks for any. (N,)
+
+        That of its type, and of what has a value of at most `low_value` no more than
+        `low_value_reward`. Raises `ConfigError` for a type that the log has not got.
+        """
+        if not by_type and low_value is None:
+            return None
+        unknown = sorted(set(by_type) - set(self.type_names))
+        if unknown:
+            raise ConfigError(
+                f"train_rnn.rewards names the event types {unknown}, the log has "
+                f"{list(self.type_names)}; name some of these"
+            )
+        reward = np.ones(len(self.events), dtype=np.float32)
+        for code, name in enumerate(self.type_names):
+            reward[self.events.event_type == code] = by_type.get(name, 1.0)
+        if low_value is not None:
+            low = self.events.value <= low_value  # a missing value is not low
+            reward = np.where(low, np.minimum(reward, np.float32(low_value_reward)), reward)
+        return reward
+
+    @property
+    def item_counts(self) -> Int64:
+        """Events of each item. (V + 1,)"""
+        counts = np.bincount(self.events.item_idx[self.rows], minlength=self.n_items + 1)
+        return counts.astype(np.int64)
 
     def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:
         """Weighted events of each item, at least a thousandth for a known one. (V + 1,)"""

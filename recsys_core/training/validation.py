@@ -12,10 +12,11 @@ from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import DataError
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
-from recsys_core.evaluation.scorers import vector_scorer
+from recsys_core.evaluation.scorers import Trend, trend_at, vector_scorer
 from recsys_core.evaluation.targets import Targets, request_times, targets_of
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
+from recsys_core.models.trend import trend_of
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TargetKind
 from recsys_core.training.log_until import LogUntil
@@ -45,6 +46,7 @@ class Validation:
         self.metric_name = metric_name
         self._events = events
         self._seen_filter = seen_filter
+        self._before = period.before
         self._candidates = candidates_at(events, period.before)
         targets = targets_of(kind, events, period, n_items=period.before.n_items)
         if len(targets) == 0:
@@ -76,12 +78,26 @@ class Validation:
         """When the targets are asked for."""
         return request_times(self._events, self._targets)
 
-    def metric(self, vectors_of: VectorsOf, item_vectors: Float32, item_bias: Float32) -> float:
+    def trend(self, model: TwoTimeScale) -> Trend | None:
+        """What the trend of a model adds to its logits, of what was known before the period."""
+        if model.config.trend_hours is None:
+            return None
+        index = trend_of(model.config, self._events, until=self._before.one_time("a trend"))
+        return trend_at(index, self._targets)
+
+    def metric(
+        self,
+        vectors_of: VectorsOf,
+        item_vectors: Float32,
+        item_bias: Float32,
+        *,
+        trend: Trend | None = None,
+    ) -> float:
         """Mean over the queries; a target that is no candidate counts as a miss."""
         targets = self._targets
         vectors = vectors_of(targets.user_idx.astype(np.int64), targets.history.astype(np.int64))
         return self.metric_of_scorer(
-            vector_scorer(vectors, item_vectors=item_vectors, item_bias=item_bias)
+            vector_scorer(vectors, item_vectors=item_vectors, item_bias=item_bias, trend=trend)
         )
 
     def metric_of_model(self, model: TwoTimeScale, log: LogUntil) -> float:
@@ -97,6 +113,7 @@ class Validation:
             vectors,
             model.item_vectors.detach().cpu().numpy(),
             model.item_bias.detach().cpu().numpy(),
+            trend=self.trend(model),
         )
 
     def metric_of_scorer(self, scorer: Scorer) -> float:

@@ -25,7 +25,12 @@ from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
-from recsys_core.evaluation.scorers import history_scorer, memory_scorer, vector_scorer
+from recsys_core.evaluation.scorers import (
+    history_scorer,
+    memory_scorer,
+    trend_at,
+    vector_scorer,
+)
 from recsys_core.evaluation.summary import (
     Ranked,
     differences,
@@ -45,6 +50,7 @@ from recsys_core.models.history_model import HistoryModel
 from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
+from recsys_core.models.trend import trend_of
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import BaselineName, Evaluate
 from recsys_core.tables import (
@@ -201,7 +207,7 @@ def _rank_all(
             "when its period began; run `train_rnn` again"
         )
     everyone = np.ones(len(asked.targets), dtype=bool)
-    for name, scorer in _model_scorers(model, memory, asked):
+    for name, scorer in _model_scorers(model, memory, asked, cut=cut):
         yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
     known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
     settings = {name: choice.setting for name, choice in chosen.items()}
@@ -213,7 +219,7 @@ def _rank_all(
 
 
 def _model_scorers(
-    model: TwoTimeScale, memory: Memory, asked: Asked
+    model: TwoTimeScale, memory: Memory, asked: Asked, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
     """The model; without the request time where it reads one; and the networks in it by themselves
     where it has a memory too."""
@@ -229,10 +235,15 @@ def _model_scorers(
             request=request,
         )
 
+    trend = None
+    if model.config.trend_hours is not None:
+        until = cut.one_time("a trend")
+        trend = trend_at(trend_of(model.config, asked.events, until=until), targets)
     queries = queries_at(request_times(asked.events, targets))
-    yield MODEL, memory_scorer(model, memory, queries, known, targets)
+    yield MODEL, memory_scorer(model, memory, queries, known, targets, trend=trend)
     if spec.reads_request:
-        yield WITHOUT_REQUEST, memory_scorer(model, memory, queries_at(None), known, targets)
+        unasked = queries_at(None)
+        yield WITHOUT_REQUEST, memory_scorer(model, memory, unasked, known, targets, trend=trend)
     if memory.config.terms:
         yield (
             NETWORKS,
@@ -240,6 +251,7 @@ def _model_scorers(
                 queries,
                 item_vectors=model.item_vectors.detach().cpu().numpy(),
                 item_bias=model.item_bias.detach().cpu().numpy(),
+                trend=trend,
             ),
         )
 

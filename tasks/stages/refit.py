@@ -5,9 +5,10 @@ import shutil
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import Refit, TrainEmbeddings, TrainMemory, TrainRnn
+from recsys_core.sections import Features, Refit, TrainEmbeddings, TrainMemory, TrainRnn
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
+from tasks.item_features import features_report, known_features, write_encoding
 from tasks.memory import counted
 from tasks.memory_files import read_memory, write_memory
 from tasks.model_files import write_model
@@ -24,6 +25,7 @@ def run(
     train_embeddings: TrainEmbeddings,
     train_rnn: TrainRnn,
     train_memory: TrainMemory,
+    features: Features,
     seed: int,
 ) -> None:
     """Write the model for scoring; `none` keeps the evaluated one, which knows nothing of the test
@@ -43,7 +45,8 @@ def run(
         train_rnn=train_rnn,
         train_memory=train_memory,
     )
-    data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, seed)
+    data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, features, seed)
+    known = known_features(layout, features, data.cuts.end)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
         data,
@@ -56,14 +59,22 @@ def run(
     epochs = read_json(evaluated / "training.json")["epochs"]
     params = with_t_star(train_rnn, read_step_sizes(stage_one))
     model = fit_model(
-        data, params, embeddings=embeddings, cut=data.cuts.end, epochs=epochs, seed=seed
+        data,
+        params,
+        embeddings=embeddings,
+        cut=data.cuts.end,
+        epochs=epochs,
+        seed=seed,
+        features=known,
     )
     memory = counted(read_memory(remembered), data.events, data.cuts.end)
     write_model(folder, model)
+    write_encoding(folder, known)
     write_memory(folder, memory)
     write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})
     counts = data.log_until(data.cuts.end).counts
-    report = {"epochs": epochs, "rows": {"in": len(data.events), "out": int(counts.sum())}}
+    rows = {"in": len(data.events), "out": int(counts.sum())}
+    report = {"epochs": epochs, "rows": rows, **features_report(known)}
     write_json(layout.report("refit"), report)
     data.forget_checkpoints()
 

@@ -164,8 +164,11 @@ class Fitting:
         """The validation metric without the memory and with it."""
         validation, model = self.validation, self.model
         table, bias = model.item_vectors.detach().numpy(), model.item_bias.detach().numpy()
-        alone = vector_scorer(self.queries, item_vectors=table, item_bias=bias)
-        both = memory_scorer(model, memory, self.queries, self.known, validation.targets)
+        trend = validation.trend(model)
+        alone = vector_scorer(self.queries, item_vectors=table, item_bias=bias, trend=trend)
+        both = memory_scorer(
+            model, memory, self.queries, self.known, validation.targets, trend=trend
+        )
         return {
             "networks": validation.metric_of_scorer(alone),
             "networks_and_memory_fitted_on_it": validation.metric_of_scorer(both),

@@ -4,9 +4,10 @@ test period."""
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.models.ablations import LEAK
-from recsys_core.sections import Evaluate, TrainRnn
+from recsys_core.sections import Evaluate, Features, TrainRnn
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
+from tasks.item_features import features_report, known_features, write_encoding
 from tasks.model_files import write_model
 from tasks.stage_two import fit_model, select_model, with_t_star
 from tasks.step import main
@@ -14,15 +15,22 @@ from tasks.training import TrainingData, rows_trained
 
 
 def run(
-    *, layout: Layout, train_rnn: TrainRnn, evaluate: Evaluate, first_metric: str, seed: int
+    *,
+    layout: Layout,
+    train_rnn: TrainRnn,
+    features: Features,
+    evaluate: Evaluate,
+    first_metric: str,
+    seed: int,
 ) -> None:
     """Write the model that knows everything before the test period, the one of before validation,
     and the learning curve that chose its epochs."""
     check_clock(clock_of(layout), train_rnn=train_rnn)
     asked = (evaluate.targets, evaluate.seen_filter, first_metric)
-    data = TrainingData.read(layout, "train_rnn", train_rnn, *asked, seed)
+    data = TrainingData.read(layout, "train_rnn", train_rnn, features, *asked, seed)
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))
+    known = known_features(layout, features, data.cuts.valid)
     selected = select_model(
         data,
         params,
@@ -30,9 +38,12 @@ def run(
         evaluate=evaluate,
         metric_name=first_metric,
         seed=seed,
+        features=known,
     )
     folder = layout.stage("train_rnn")
     write_model(folder / UNTIL_VALID, selected.model)
+    write_encoding(folder / UNTIL_VALID, known)
+    known = known_features(layout, features, data.cuts.test)
     model = fit_model(
         data,
         params,
@@ -40,14 +51,17 @@ def run(
         cut=data.cuts.test,
         epochs=selected.epochs,
         seed=seed,
+        features=known,
     )
     write_model(folder, model)
+    write_encoding(folder, known)
     write_json(folder / "training.json", {"epochs": selected.epochs, "cut": "test"})
     write_json(layout.report("train_rnn_curve"), selected.curve)
     write_json(
         layout.report("train_rnn"),
         {
             **rows_trained(data),
+            **features_report(known),
             "best_epochs": selected.epochs,
             "epochs": len(selected.curve),
             "t_star": model.config.t_star,

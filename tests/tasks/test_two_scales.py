@@ -33,6 +33,7 @@ def run_stage_two(layout: Layout, params: Params) -> None:
     train_rnn.run(
         layout=layout,
         train_rnn=params.train_rnn,
+        features=params.features,
         evaluate=params.evaluate,
         first_metric=params.first_metric,
         seed=params.seed,
@@ -89,6 +90,7 @@ def test_t_star_by_step_sizes_is_in_every_model(
         train_embeddings=params.train_embeddings,
         train_rnn=params.train_rnn,
         train_memory=params.train_memory,
+        features=params.features,
         seed=params.seed,
     )
     assert read_model(layout.stage("refit")).config.t_star == t_star

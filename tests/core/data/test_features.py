@@ -64,9 +64,11 @@ def kinds_of(table: pa.Table) -> dict[str, Kind]:
     return {name: KINDS[name] for name in table.schema.names[1:]}
 
 
-def fitted(table: pa.Table, ids: list[str] | None = None, **limits: int) -> FeatureEncoding:
+def fitted(
+    table: pa.Table, ids: list[str] | None = None, *, most: int = 1000, words: int = 3000
+) -> FeatureEncoding:
     known = table["item_id"] if ids is None else pa.array(ids, pa.string())
-    return fit_encoding(table, kinds_of(table), ids=known, **limits)
+    return fit_encoding(table, kinds_of(table), ids=known, most=most, words=words)
 
 
 def encoded(encoding: FeatureEncoding, table: pa.Table, ids: list[str]) -> Encoded:
@@ -303,7 +305,7 @@ def test_rows_in_their_order_are_those_of_ids_in_that_order() -> None:
     table = many_rows(60, seed=5)
     encoding = fitted(table)
     context = table.drop_columns("item_id")
-    assert fit_rows(context, KINDS) == encoding
+    assert fit_rows(context, KINDS, most=1000, words=3000) == encoding
     same(encode_rows(encoding, context), encoded(encoding, table, names(60)))
 
 
@@ -467,7 +469,7 @@ def test_tables_that_cannot_be_read_are_refused(table: pa.Table, message: str) -
         encode(encoding, table, ids)
     assert "\n" not in str(raised.value)
     with pytest.raises(ContractError, match=message):
-        fit_encoding(table, {"price": "numeric"}, ids=ids)
+        fit_encoding(table, {"price": "numeric"}, ids=ids, most=9, words=9)
 
 
 def test_films_by_genre_and_title(shared_data: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -98,10 +99,17 @@ def regime_events(users: int = 250, length: int = 20, seed: int = 1) -> Events:
     )
 
 
-def perplexity(events: Events, *reads: Read) -> float:
+def perplexity(events: Events, *reads: Read, backbone: Literal["gru", "hgru"] = "gru") -> float:
     """Of the events after the cut, by one network that has learned from those before it."""
     log = log_of(events)
-    params = replace(STAGE_TWO, reads=reads, ablation="one_rnn", loss="softmax", field_dropout=0.0)
+    params = replace(
+        STAGE_TWO,
+        backbone=backbone,
+        reads=reads,
+        ablation="one_rnn",
+        loss="softmax",
+        field_dropout=0.0,
+    )
     trainer = RnnTrainer(
         log, params, embeddings=embeddings_of(log), seed=1, device=CPU, validation=None
     )
@@ -129,3 +137,34 @@ def test_where_sessions_change_everything_the_bit_is_worth_a_fifth_and_more() ->
     events = regime_events()
     hrnn, gru = perplexity(events, "session"), perplexity(events)
     assert hrnn < 0.8 * gru
+
+
+def differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Which rows differ by more than rounding."""
+    return np.asarray((np.abs(one - two) > 1e-4).any(axis=1))
+
+
+def test_hgru_carries_sessions_through_the_whole_model() -> None:
+    """What is asked in a new session is answered otherwise, and so is what follows an old one."""
+    model = make_model(reads=("session",), backbone="hgru")
+    once = replace(EVENTS, session_start=np.isin(np.arange(len(EVENTS)), EVENTS.offsets))
+    twice = replace(once, session_start=once.session_start | (EVENTS.position == 2))
+    answers = [user_vectors(model, log, user_idx=USERS, history=HISTORY) for log in (once, twice)]
+    # a window of 6 no longer holds the third event of who has 9
+    np.testing.assert_array_equal(differ(*answers), np.isin(HISTORY, [3, 5]))
+    new, going_on = (
+        user_vectors(
+            model,
+            once,
+            user_idx=USERS,
+            history=HISTORY,
+            request=RequestTimes(np.zeros(len(USERS), dtype=np.int64), np.full(len(USERS), opens)),
+        )
+        for opens in (True, False)
+    )
+    np.testing.assert_array_equal(differ(new, going_on), HISTORY > 0)
+
+
+def test_where_sessions_change_everything_hgru_learns_it_too() -> None:
+    hgru = perplexity(regime_events(), "session", backbone="hgru")
+    assert hgru < 0.8 * perplexity(regime_events())

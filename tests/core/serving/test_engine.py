@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from recsys_core.data.events import Events
 from recsys_core.data.histories import RequestTimes
@@ -12,6 +14,7 @@ from recsys_core.errors import ModelError
 from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
+from recsys_core.models.trend import index_trend
 from recsys_core.serving import engine as engine_module
 from recsys_core.serving.bundle import Bundle, read_bundle
 from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
@@ -54,13 +57,17 @@ def events() -> Events:
 
 
 def model_scores(
-    events: Events, user_idx: np.ndarray, *, as_of: int | None = None, opens: bool = False
+    events: Events,
+    user_idx: np.ndarray,
+    *,
+    as_of: int | None = None,
+    opens: bool = False,
+    trend: Any = 0.0,
 ) -> np.ndarray:
     """Scores of all items by model and memory in torch, (N, V + 1): the truth of these tests.
 
     Each user is asked for alone, with as many own items as there are.
     """
-    import torch
 
     model, memory = make_model(), make_memory()
     scores = []
@@ -75,6 +82,7 @@ def model_scores(
         )
         with torch.inference_mode():
             logits = torch.from_numpy(vectors) @ model.item_vectors.T + model.item_bias
+            logits += trend
             active = torch.from_numpy(history >= model.config.t_star)
             inputs = (own.items, own.numbers, own.user_numbers)
             both = memory(logits, active, *(torch.from_numpy(array) for array in inputs))
@@ -109,6 +117,32 @@ def test_who_is_asked_about_later_is_answered_for_that_time(
         np.testing.assert_array_equal(top.items, brute_force(expected, 10)[0])
         unasked = engine.top_items(events, np.array([user]), k=10, seen_filter=False)
         assert (top.scores != unasked.scores).any()
+
+
+def test_the_trend_is_that_of_the_moment(bundle: Bundle, events: Events) -> None:
+    trending = replace(bundle, trend_hours=0.2, trend_temperature=0.5)
+    engine = ScoringEngine(trending, graph="two_time_scale", threads=1, providers=CPU)
+    index = index_trend(events, n_items=N_ITEMS, window_seconds=720.0, temperature=0.5, until=None)
+    some = np.array([3, 8])
+    answers = []
+    for minutes in (1, 5):
+        as_of = int(events.timestamp.max()) + minutes * MINUTE
+        trend = index.offset(np.array([as_of + 1]), None)[0]
+        top = engine.top_items(events, some, k=10, seen_filter=False, as_of=as_of)
+        for row, user in enumerate(some):
+            away = as_of - int(events.timestamp[events.offsets[user + 1] - 1])
+            expected = model_scores(
+                events,
+                np.array([user]),
+                as_of=as_of,
+                opens=away >= 30 * MINUTE,
+                trend=torch.from_numpy(trend),
+            )
+            items, scores = brute_force(expected, 10)
+            np.testing.assert_array_equal(top.items[row], items[0])
+            np.testing.assert_allclose(top.scores[row], scores[0], rtol=1e-5, atol=1e-5)
+        answers.append(trend)
+    assert (answers[0] != answers[1]).any()
 
 
 def test_seen_items_are_left_out(engine: ScoringEngine, events: Events) -> None:
@@ -184,7 +218,8 @@ def test_more_than_the_graph_gives_is_refused(bundle: Bundle, events: Events) ->
 def test_nan_is_refused(engine: ScoringEngine, bundle: Bundle, events: Events) -> None:
     history = np.diff(events.offsets)[USERS]
     requests = make_requests(bundle.spec, bundle.fold_in, events, user_idx=USERS, history=history)
-    inputs = {**requests.inputs(), **no_pairs()}
+    trend = np.zeros(N_ITEMS + 1, dtype=np.float32)
+    inputs = {**requests.inputs(), "trend": trend, **no_pairs()}
     broken = requests.user_vector.copy()
     broken[7] = np.nan
     with pytest.raises(ModelError, match="1 of 10 users have NaN scores"):

@@ -12,6 +12,7 @@ from recsys_core.artifacts import MANIFEST
 from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.errors import ModelError
 from recsys_core.models.backbones import BackboneName
+from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -60,7 +61,13 @@ def test_two_time_scale_graph_equals_the_model_by_value(bundle: Path, seed: int)
 
 @pytest.mark.parametrize(
     ("backbone", "depth", "score"),
-    [("gru", 3, "cosine"), ("lstm", 1, "dot"), ("lru", 1, "dot"), ("lru", 3, "cosine")],
+    [
+        ("gru", 3, "cosine"),
+        ("lstm", 1, "dot"),
+        ("lru", 1, "dot"),
+        ("lru", 3, "cosine"),
+        ("hgru", 1, "dot"),
+    ],
 )
 def test_the_graph_of_each_backbone_equals_its_model(
     backbone: BackboneName, depth: int, score: Literal["dot", "cosine"], tmp_path: Path
@@ -98,6 +105,14 @@ def test_a_graph_without_a_time_input_equals_its_model_and_reads_no_gaps(tmp_pat
     graph = onnx.load(path).graph
     assert "event_numbers" in [port.name for port in graph.input], "every graph has the same inputs"
     assert not [node for node in graph.node if "event_numbers" in node.input]
+
+
+def test_the_graph_holds_no_decoder_of_features(bundle: Path, tmp_path: Path) -> None:
+    """The item table is mixed already: the graph is that of the same table without one."""
+    features = FeatureDecoderConfig(dim=8, hidden=5, n_codes=(4, 900), n_numbers=2)
+    export_model(tmp_path, make_model(features=features), make_memory())
+    with_decoder, without = (folder / "two_time_scale.onnx" for folder in (tmp_path, bundle))
+    assert with_decoder.read_bytes() == without.read_bytes()
 
 
 def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
@@ -206,6 +221,7 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
         "own_items": ["B", "M"],
         "own_numbers": ["B", "M", len(ITEM_NUMBERS)],
         "user_numbers": ["B", len(USER_NUMBERS)],
+        "trend": [N_ITEMS + 1],
         "seen_rows": ["S"],
         "seen_items": ["S"],
         "top_items": ["B", K],

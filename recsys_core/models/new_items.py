@@ -1,0 +1,37 @@
+"""Items that a trained model has never met, told by their features alone."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from recsys_core.errors import ModelError
+from recsys_core.models.two_time_scale import TwoTimeScale
+
+
+def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
+    """The model with N items more, behind its own: n_items + 1 to n_items + N.
+
+    `rows` (N, D + 1) is what its decoder says of their features (`item_features.feature_rows`, of
+    which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. Who
+    has had one of them is folded in as if they had not: stage one knows nothing of it. All else is
+    as it was, and the given model stays as it is. Raises `ModelError` for rows of another width.
+    """
+    width = model.config.dim + 1
+    if rows.dim() != 2 or rows.shape[1] != width:
+        raise ModelError(
+            f"new items: rows of shape {tuple(rows.shape)}, they must be (N, {width}); make them "
+            "with the decoder of this model"
+        )
+    config = replace(model.config, n_items=model.config.n_items + len(rows))
+    grown = TwoTimeScale(config).to(model.item_vectors.device)
+    with torch.no_grad():
+        vectors = model.item_rows(rows[:, :-1])  # (N, D)
+        weights = model.state_dict()
+        weights |= {
+            "item_vectors": torch.cat([model.item_vectors, vectors]),
+            "item_bias": torch.cat([model.item_bias, rows[:, -1]]),
+            "fold_in_items": torch.cat([model.fold_in_items, torch.zeros_like(vectors)]),
+        }
+        grown.load_state_dict(weights)
+    return grown.eval()

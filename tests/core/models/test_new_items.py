@@ -1,0 +1,106 @@
+"""Items that a model never met: told by features, and nothing else moves."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_core.errors import ModelError
+from recsys_core.models.item_decoder import FeatureDecoderConfig
+from recsys_core.models.item_features import ItemFeatures, feature_rows
+from recsys_core.models.new_items import with_new_items
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.two_time_scale import TwoTimeScale
+from tests.serving_world import N_ITEMS, make_events, make_model, random_histories
+
+NEW = 7
+DECODER = FeatureDecoderConfig(dim=8, hidden=5, n_codes=(4,), n_numbers=2)
+HISTORIES = random_histories([0, 1, 3, 5, 9, 12])
+EVENTS = make_events(HISTORIES)
+USERS = np.arange(1, len(HISTORIES) + 1)
+
+
+def new_rows(model: TwoTimeScale) -> torch.Tensor:
+    """Of seven items, what the decoder says of their features."""
+    assert model.decoder is not None
+    draws = torch.Generator().manual_seed(6)
+    features = ItemFeatures(
+        codes=(torch.randint(4, (NEW + 1, 2), generator=draws),),
+        weights=(torch.rand(NEW + 1, 2, generator=draws),),
+        numbers=torch.randn(NEW + 1, 2, generator=draws),
+    )
+    rows = feature_rows(model.decoder, features)
+    torch.testing.assert_close(rows, features.read_by(model.decoder).detach())
+    return rows[1:]
+
+
+def queries_of(model: TwoTimeScale) -> torch.Tensor:
+    history = np.array([len(history) for history in HISTORIES])
+    return torch.from_numpy(user_vectors(model, EVENTS, user_idx=USERS, history=history))
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+@torch.no_grad()
+def test_a_new_item_is_scored_by_its_features_and_the_old_ones_as_before(
+    score: Literal["dot", "cosine"],
+) -> None:
+    model = make_model(score=score, features=DECODER)
+    before = {name: value.copy() for name, value in model.to_arrays().items()}
+    rows = new_rows(model)
+    grown = with_new_items(model, rows)
+    assert grown.input_spec.n_items == N_ITEMS + NEW
+    queries = queries_of(grown)
+    assert torch.equal(queries, queries_of(model))
+    scores, old = grown.scores(queries), model.scores(queries)
+    assert torch.equal(scores[:, : N_ITEMS + 1], old)
+    vectors = rows[:, :-1]
+    if score == "cosine":
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    expected = queries @ vectors.T + rows[:, -1]  # w(f) . h + b(f)
+    torch.testing.assert_close(scores[:, N_ITEMS + 1 :], expected)
+    assert all(np.array_equal(model.to_arrays()[name], value) for name, value in before.items())
+
+
+def test_who_had_a_new_item_is_folded_in_as_if_they_had_not() -> None:
+    """Of the new event its place alone is known."""
+    model = make_model(features=DECODER)
+    grown = with_new_items(model, new_rows(model))
+    assert not grown.fold_in.items[N_ITEMS + 1 :].any()
+    np.testing.assert_array_equal(grown.fold_in.items[: N_ITEMS + 1], model.fold_in.items)
+    one, other = [3, 9, N_ITEMS + 2], [3, 9, N_ITEMS + 5]
+    events = make_events([one, other])
+    users, history = np.array([1, 2]), np.array([3, 3])
+    found = grown.fold_in.vectors(events, users, count=history)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_new_item_in_the_history_is_read() -> None:
+    model = make_model(features=DECODER)
+    grown = with_new_items(model, new_rows(model))
+    events = make_events([[3, N_ITEMS + 1], [3, N_ITEMS + 2]])
+    users, history = np.array([1, 2]), np.array([2, 2])
+    vectors = user_vectors(grown, events, user_idx=users, history=history)
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_no_new_item_changes_nothing() -> None:
+    model = make_model(features=DECODER)
+    grown = with_new_items(model, torch.zeros(0, 9))
+    assert grown.config == model.config
+    for name, value in model.to_arrays().items():
+        np.testing.assert_array_equal(grown.to_arrays()[name], value)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (9,), (2, 10)])
+def test_rows_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"must be \(N, 9\)"):
+        with_new_items(make_model(features=DECODER), torch.zeros(shape))
+
+
+def test_round_trip() -> None:
+    model = make_model(features=DECODER)
+    again = TwoTimeScale.from_arrays(model.to_json(), model.to_arrays())
+    assert again.config == model.config
+    assert again.to_arrays().keys() == model.to_arrays().keys()
+    assert torch.equal(new_rows(again), new_rows(model))

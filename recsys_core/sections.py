@@ -236,7 +236,7 @@ class TrainRnn:
     item_pull: float
     batch: int
     loss: Literal["softmax", "sampled_softmax", "bpr_max"]
-    negatives: int
+    negatives: int | Literal["auto"]
     sampling_power: float
     score_penalty: float
     learning_rate_inactive: float
@@ -267,7 +267,9 @@ class TrainRnn:
         if self.trend_hours is not None:
             _positive(self, "trend_hours")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
-        _positive(self, "negatives", "rate_decay", "grad_clip")
+        if self.negatives != "auto":
+            _positive(self, "negatives")
+        _positive(self, "rate_decay", "grad_clip")
         _positive(self, "max_epochs", "apart_rate", "patience")
         _not_negative(self, "max_epochs_apart")
         _share(self, "rho", "lead", "dropout", "embedding_dropout", "field_dropout", "warmup")

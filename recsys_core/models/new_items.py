@@ -13,9 +13,9 @@ def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
     """The model with N items more, behind its own: n_items + 1 to n_items + N.
 
     `rows` (N, D + 1) is what its decoder says of their features (`item_features.feature_rows`, of
-    which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. Who
-    has had one of them is folded in as if they had not: stage one knows nothing of it. All else is
-    as it was, and the given model stays as it is. Raises `ModelError` for rows of another width.
+    which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. In
+    fold-in they say nothing, for stage one never met them. All other rows are the same bits, and
+    the given model stays as it is. Raises `ModelError` for rows of another width.
     """
     width = model.config.dim + 1
     if rows.dim() != 2 or rows.shape[1] != width:

@@ -37,7 +37,7 @@ from recsys_core.training.optimisers import (
     rate_factor,
     set_learning_rate,
 )
-from recsys_core.training.samplers import NegativeSampler
+from recsys_core.training.samplers import NegativeSampler, draws_of
 from recsys_core.training.validation import Validation
 from recsys_core.training.windows import (
     Windows,
@@ -144,7 +144,7 @@ class RnnTrainer:
         sampler = NegativeSampler(
             torch.from_numpy(self._log.item_frequency(self._weights)),
             power=params.sampling_power,
-            draws=params.negatives,
+            draws=draws_of(params.negatives, self._log.n_items),
         )
         return SampledObjective(
             values,

@@ -1,6 +1,8 @@
 """Negatives for the softmax, drawn once for a whole batch."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,11 @@ class Candidates:
     def to(self, device: torch.device) -> "Candidates":
         """The same on a device."""
         return Candidates(self.items.to(device), self.log_expected.to(device))
+
+
+def draws_of(negatives: int | Literal["auto"], n_items: int) -> int:
+    """How many candidates a batch has; auto: the root of the catalogue, as in HRNN-meta."""
+    return math.isqrt(n_items) if negatives == "auto" else negatives
 
 
 class NegativeSampler:

@@ -125,7 +125,9 @@ def test_every_matrix_is_counted_once_and_its_gradients(backbone: Any) -> None:
         hidden=20,
         depth=1,
         ffn=3,
+        reads=(),
         time_dim=0,
+        n_types=1,
         score="dot",
         temperature=1.0,
         t_star=5,
@@ -134,6 +136,9 @@ def test_every_matrix_is_counted_once_and_its_gradients(backbone: Any) -> None:
         fold_in_limit=8,
         ablation="none",
         free_users=0,
+        features=None,
+        trend_hours=None,
+        trend_temperature=1.0,
     )
     matrices = sum(p.numel() for p in InactiveNetwork(config).parameters() if p.dim() == 2)
     counted = ours_per_target(backbone, width=20, dim=12, ffn=3, scored=7)

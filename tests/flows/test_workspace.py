@@ -206,6 +206,15 @@ def test_what_a_logs_times_cannot_give_is_refused_before_anything_is_written(
     assert params["gate"]["floor"] == "popularity"
 
 
+def test_item_features_that_the_card_lacks_are_refused_before_anything_is_written(
+    checkout: Path,
+) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(ConfigError, match=r"features\.items names colour, but the card's"):
+        prepare(folder, checkout, "features.items=[colour]")
+    assert not folder.exists()
+
+
 def test_a_dataset_without_a_card_is_refused_before_anything_is_written(checkout: Path) -> None:
     folder = checkout / "runs" / "default"
     with pytest.raises(ConfigError, match=r"nowhere\.yaml, only cards of simulator;"):

@@ -72,7 +72,7 @@ def params_with(layout: Layout, features: Features) -> Params:
     value = read_yaml(layout.params)
     for stage in ("train_embeddings", "train_rnn"):
         value[stage] |= {"max_epochs": 1, "patience": 1}
-    value["train_rnn"] |= {"max_epochs_apart": 1, "learning_rate_inactive": 0.01}
+    value["train_rnn"]["max_epochs_apart"] = 1
     value["features"] = {**vars(features), "items": list(features.items)}
     return check_params(value, where="params")
 

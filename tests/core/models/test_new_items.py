@@ -52,8 +52,11 @@ def test_a_new_item_is_scored_by_its_features_and_the_old_ones_as_before(
     assert grown.input_spec.n_items == N_ITEMS + NEW
     queries = queries_of(grown)
     assert torch.equal(queries, queries_of(model))
+    assert torch.equal(grown.item_vectors[: N_ITEMS + 1], model.item_vectors)
+    assert torch.equal(grown.item_bias[: N_ITEMS + 1], model.item_bias)
     scores, old = grown.scores(queries), model.scores(queries)
-    assert torch.equal(scores[:, : N_ITEMS + 1], old)
+    # to the bit but for how a wider product is rounded, which each machine decides
+    torch.testing.assert_close(scores[:, : N_ITEMS + 1], old, rtol=0, atol=1e-5)
     vectors = rows[:, :-1]
     if score == "cosine":
         vectors = vectors / vectors.norm(dim=1, keepdim=True)

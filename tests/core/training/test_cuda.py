@@ -11,7 +11,9 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
 from recsys_core.training.fit_rnn import RnnTrainer
-from tests.markov_log import CPU, STAGE_ONE, STAGE_TWO, log_of, markov_events
+from recsys_core.training.item_mixing import KnownFeatures
+from tests.feature_log import known_features
+from tests.markov_log import CPU, N_ITEMS, STAGE_ONE, STAGE_TWO, log_of, markov_events
 
 EVENTS = markov_events(0.95)
 USERS = np.arange(1, EVENTS.n_users + 1)
@@ -26,7 +28,7 @@ cuda = pytest.param(
 
 
 def trained_on(
-    device: torch.device, *, reads: tuple[Read, ...]
+    device: torch.device, *, reads: tuple[Read, ...], features: KnownFeatures | None = None
 ) -> tuple[TwoTimeScale, float, float]:
     """The model after one epoch of each stage, and the mean loss of either."""
     log, params = log_of(EVENTS), replace(STAGE_TWO, reads=reads, dropout=0.1)
@@ -39,6 +41,7 @@ def trained_on(
         seed=1,
         device=device,
         validation=None,
+        features=features,
     )
     *_, (_, _, second_loss) = stage_two.epoch(1)
     return stage_two.finished_model(), first_loss, second_loss
@@ -60,4 +63,18 @@ def test_an_epoch_and_its_scores_are_those_of_the_cpu(device: str, reads: tuple[
     there = vectors_of(ours)
     here = vectors_of(TwoTimeScale.from_arrays(ours.to_json(), ours.to_arrays()))
     assert np.abs(here).max() > 0.1, "there is something to compare"
+    np.testing.assert_allclose(there, here, atol=0.01 * np.abs(here).max())
+
+
+@pytest.mark.parametrize("device", [cuda])
+def test_item_features_are_learned_as_on_the_cpu(device: str) -> None:
+    """Losses agree within 2 %, and the finished model scores here what it scores there."""
+    features = known_features(N_ITEMS)
+    ours, *losses = trained_on(torch.device(device), reads=("gap",), features=features)
+    _, *expected = trained_on(CPU, reads=("gap",), features=features)
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+    assert ours.decoder is not None
+    assert {value.device.type for value in ours.state_dict().values()} == {device}
+    there = vectors_of(ours)
+    here = vectors_of(TwoTimeScale.from_arrays(ours.to_json(), ours.to_arrays()))
     np.testing.assert_allclose(there, here, atol=0.01 * np.abs(here).max())

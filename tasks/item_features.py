@@ -57,8 +57,11 @@ def known_features(layout: Layout, features: Features, cut: Cut) -> KnownFeature
 
 
 def write_encoding(folder: Path, known: KnownFeatures | None) -> None:
-    """Write how features became numbers beside the model that reads them, where it reads any."""
-    if known is not None:
+    """Write how features became numbers beside the model that reads them; where it reads none, none
+    of an earlier run is left there."""
+    if known is None:
+        (folder / ENCODING).unlink(missing_ok=True)
+    else:
         write_json(folder / ENCODING, known.encoding.to_json())
 
 

@@ -33,6 +33,7 @@ def run(
     evaluated, folder = layout.stage("train_rnn"), layout.stage("refit")
     remembered = layout.stage("train_memory")
     if refit.kind == "none":
+        write_encoding(folder, None)  # none of an earlier run, unless the model has one
         kept = shutil.ignore_patterns(UNTIL_VALID)
         for stage in (evaluated, remembered):
             shutil.copytree(stage, folder, ignore=kept, dirs_exist_ok=True)

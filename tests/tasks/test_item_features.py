@@ -20,7 +20,7 @@ from recsys_core.sections import Features, Refit
 from recsys_core.tables import read_events
 from recsys_core.training.item_mixing import KnownFeatures
 from tasks.cuts import read_cuts
-from tasks.item_features import known_features
+from tasks.item_features import ENCODING, known_features, write_encoding
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
 from tasks.stages import refit, train_embeddings, train_rnn
@@ -156,6 +156,14 @@ def test_without_a_column_nothing_is_read(tmp_path: Path) -> None:
     layout = make_workspace(tmp_path)
     cut = read_cuts(layout, read_events(layout.events)).valid
     assert known_features(layout, OFF, cut) is None
+
+
+def test_no_encoding_of_an_earlier_run_is_left(layout: Layout, tmp_path: Path) -> None:
+    write_encoding(tmp_path, known_at(layout))
+    assert (tmp_path / ENCODING).exists()
+    write_encoding(tmp_path, None)
+    write_encoding(tmp_path, None)
+    assert not (tmp_path / ENCODING).exists()
 
 
 def test_a_column_that_the_card_lacks_is_an_error(layout: Layout) -> None:

@@ -16,9 +16,10 @@ from recsys_core.models.trend import TrendIndex
 from recsys_core.models.two_time_scale import TwoTimeScale
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 
 
-Trend = Callable[[slice], Float32]
+Trend = Callable[[slice | Int64], Float32]
 """What is added to the logits of some targets, (B, V + 1)."""
 
 

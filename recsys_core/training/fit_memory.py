@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
 from recsys_core.evaluation.ranks import seen_items
+from recsys_core.evaluation.scorers import Trend
 from recsys_core.evaluation.targets import Targets
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import Own, gather_own
@@ -57,11 +58,12 @@ def fit_memory(
     seen_filter: bool,
     steps: int,
     rng: np.random.Generator,
+    trend: Trend | None = None,
 ) -> Iterator[EpochOfMemory]:
     """Fit the numbers of `memory` in place, in whole epochs of `steps` steps at least.
 
     `queries` (N, D) are the networks' for `targets`, all of which are `candidates` (V + 1,);
-    `known` are the events of known items, `events` all of them.
+    `known` are the events of known items, `events` all of them. `trend` is that of `targets`.
     """
     asked = _Asked.of(memory, model, queries, known, targets)
     batch = _batch(len(asked.first), memory.config.n_items)
@@ -78,6 +80,8 @@ def fit_memory(
             rows, query = asked.targets_of(of_queries)
             with torch.no_grad():
                 logits = model.scores(torch.from_numpy(queries[asked.first[of_queries]]))
+                if trend is not None:
+                    logits += torch.from_numpy(trend(asked.first[of_queries]))
                 logits[:, 0] = 0.0  # minus infinity times a coefficient has no gradient
             scores = memory(logits, *asked.inputs(of_queries)).masked_fill(excluded, -torch.inf)
             target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))

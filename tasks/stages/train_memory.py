@@ -107,6 +107,11 @@ class Fitting:
             rows = rows[np.isin(targets.query[rows], drawn)]
         return rows
 
+    @property
+    def fitted(self) -> npt.NDArray[np.bool_]:
+        """Which of the validation targets are `rows`. (N,)"""
+        return np.isin(np.arange(len(self.validation.targets)), self.rows)
+
     @cached_property
     def queries(self) -> npt.NDArray[np.float32]:
         """The networks' for every validation target. (N, D)"""
@@ -190,6 +195,7 @@ class Fitting:
             seen_filter=self.seen_filter,
             steps=params.steps,
             rng=generator(self.seed, "train_memory"),
+            trend=self.validation.among(self.fitted).trend(self.model),
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import candidates_at, rank_targets
-from recsys_core.evaluation.scorers import memory_scorer
+from recsys_core.evaluation.scorers import Trend, memory_scorer
 from recsys_core.evaluation.targets import Targets, targets_of
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.memory_tables import count_tables
@@ -61,6 +61,8 @@ class Fitted:
         terms: tuple[str, ...] = TERMS,
         seed: int = 0,
         seen_filter: bool = False,
+        bias: np.ndarray | None = None,
+        trend: Trend | None = None,
     ) -> None:
         cut, end = (Cut.at(events, time, n_items=N_ITEMS) for time in (CUT, LENGTH))
         self.events, self.model = events, make_model()
@@ -70,6 +72,8 @@ class Fitted:
         count_tables(self.memory, events, cut)
         with torch.no_grad():
             self.model.item_bias.zero_()
+            if bias is not None:
+                self.model.item_bias.copy_(torch.from_numpy(bias))
         self.queries = np.zeros((len(self.targets), self.model.config.dim), dtype=np.float32)
         assert self.candidates[1:].all(), "every target is a candidate"
         self.losses = [
@@ -85,6 +89,7 @@ class Fitted:
                 seen_filter=seen_filter,
                 steps=400,
                 rng=np.random.default_rng(seed),
+                trend=trend,
             )
         ]
 
@@ -129,6 +134,17 @@ def test_items_that_were_seen_are_left_out_where_they_will_be_in_ranking() -> No
     unseen = Fitted(log("random"), terms=("recent",), seen_filter=True)
     # some 40 items, of which a user has had about 16 different ones
     assert unseen.losses[-1] < everything.losses[-1] - 0.2
+
+
+def test_a_trend_is_fitted_beside_like_a_bias() -> None:
+    """One that is the same for everybody cannot be told from the items' biases."""
+    offset = np.random.default_rng(5).normal(size=N_ITEMS + 1).astype(np.float32)
+    of_bias = Fitted(log("random"), terms=("recent",), bias=offset)
+    of_trend = Fitted(
+        log("random"), terms=("recent",), trend=lambda rows: np.tile(offset, (len(rows), 1))
+    )
+    assert of_trend.losses == pytest.approx(of_bias.losses, rel=1e-6)
+    assert of_trend.losses[0] != pytest.approx(Fitted(log("random"), terms=("recent",)).losses[0])
 
 
 def test_same_log_same_numbers() -> None:

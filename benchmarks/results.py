@@ -52,9 +52,9 @@ What is chosen, and on what:
   test period; setting **train only**: they stay as they were when the validation period began. Each
   is compared with the others of its own setting;
 - the design itself, and which settings a row has: on validation too, but not untouched by the test
-  periods. Earlier designs had been read on those of `basket-retail`, `gts-beauty`, `gts-ml100k`,
-  `gts-yelp` and `jodie-wikipedia` with seed 1, were behind, and were changed for that reason. What
-  these rows say is that much less than a first reading would.
+  periods. Earlier designs had been read on those of `basket-retail`, `day-globo`, `gts-beauty`,
+  `gts-ml100k`, `gts-yelp` and `jodie-wikipedia` with seed 1, were behind, and were changed for that
+  reason. What these rows say is that much less than a first reading would.
 
 **ahead**: the whole interval of the difference lies above zero; **behind**: below; **level**:
 neither. Parts of our own model are shown, and are no baselines. The last column asks whether the

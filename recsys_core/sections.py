@@ -266,6 +266,8 @@ class TrainRnn:
         _positive(self, "trend_temperature")
         if self.trend_hours is not None:
             _positive(self, "trend_hours")
+            if self.trend_hours * 60 < 1:
+                raise ValueError(f"trend_hours is {self.trend_hours}, it must be at least a minute")
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         if self.negatives != "auto":
             _positive(self, "negatives")

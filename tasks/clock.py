@@ -82,11 +82,11 @@ def check_clock(
     if train_rnn is not None and train_rnn.trend_hours is not None:
         found = f"train_rnn.trend_hours is {train_rnn.trend_hours:g} (there are no hours)"
         refused.append((found, "train_rnn.trend_hours=null"))
-    times = {"gap", "request"}
+    times = {"gap", "request", "session"}  # a request opens a session after a time
     if ranks and train_rnn is not None and times & set(train_rnn.reads):
         read = ", ".join(train_rnn.reads)
         others = ", ".join(one for one in train_rnn.reads if one not in times)
-        found = f"train_rnn.reads is [{read}] (there is no time between events)"
+        found = f"train_rnn.reads is [{read}] (there is no time between events, or until a request)"
         refused.append((found, f"'train_rnn.reads=[{others}]'"))
     if train_memory is not None and set(train_memory.windows) != {None}:
         windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)

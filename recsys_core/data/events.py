@@ -56,7 +56,10 @@ class Events:
         return self.position < counts[self.user_idx]
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Events":
-        """The events that `keep` (N,) marks, of the same users."""
+        """The events that `keep` (N,) marks, of the same users.
+
+        A session opens with the first of its events that is kept.
+        """
         kept = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(keep, out=kept[1:])
         columns = {
@@ -64,6 +67,7 @@ class Events:
             for field in fields(self)
             if field.name != "offsets"
         }
+        columns["session_start"] = first_rows_of_sessions(columns["session_idx"])
         return Events(offsets=kept[self.offsets], **columns)
 
     def counts_before(self, timestamp: int) -> Int64:
@@ -71,3 +75,10 @@ class Events:
         earlier = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(self.timestamp < timestamp, out=earlier[1:])
         return earlier[self.offsets[1:]] - earlier[self.offsets[:-1]]
+
+
+def first_rows_of_sessions(session_idx: Int64) -> npt.NDArray[np.bool_]:
+    """Which rows are the first of their session; sessions may interleave. (N,) to (N,)"""
+    first = np.zeros(len(session_idx), dtype=bool)
+    first[np.unique(session_idx, return_index=True)[1]] = True
+    return first

@@ -161,7 +161,7 @@ def fit_rows(
     for name in sorted(kinds):
         kind = kinds[name]
         if kind == "numeric" or kind == "timestamp":
-            mean, deviation = _mean_and_deviation(_numbers(columns[name]))
+            mean, deviation = mean_and_deviation(_numbers(columns[name]))
             numbers.append(NumberField(name, kind, mean, deviation))
         else:
             limit = words if kind == "text" else most
@@ -275,7 +275,7 @@ def _numbers(column: pa.ChunkedArray) -> Float64:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _mean_and_deviation(numbers: Float64) -> tuple[float, float]:
+def mean_and_deviation(numbers: Float64) -> tuple[float, float]:
     """Mean and standard deviation of what is there; a constant, or nothing, deviates by 1.
 
     In ascending order, so that no other order of rows rounds otherwise.

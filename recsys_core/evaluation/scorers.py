@@ -82,7 +82,7 @@ def memory_scorer(
     *,
     trend: Trend | None = None,
 ) -> Scorer:
-    """The networks' logits with what the trend and the memory add; `queries` (N, D), a row per
+    """The networks' logits with what the memory and the trend add; `queries` (N, D), a row per
     target.
 
     `known` are the events of known items, which the `history` of `targets` counts.
@@ -100,8 +100,6 @@ def memory_scorer(
         with torch.inference_mode():
             query = torch.from_numpy(queries[rows])
             logits = torch.addmm(model.item_bias, query, model.item_vectors.T)  # (B, V + 1)
-            if trend is not None:
-                logits += torch.from_numpy(trend(rows))
             both = memory(
                 logits,
                 torch.from_numpy(model.input_spec.is_active(history)),
@@ -110,6 +108,8 @@ def memory_scorer(
                 torch.from_numpy(own.user_numbers),
             )
         out[:] = both.numpy()
+        if trend is not None:
+            out += trend(rows)
         out[:, 0] = -np.inf
         return out
 

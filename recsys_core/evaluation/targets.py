@@ -85,10 +85,20 @@ def targets_of(kind: TargetKind, events: Events, period: Period, *, n_items: int
     return _targets(events, rows, asked_at, n_items=n_items)
 
 
-def request_times(events: Events, targets: Targets) -> RequestTimes:
-    """When each target is asked for, and whether the event asked for opens a session."""
+def request_times(events: Events, targets: Targets, *, n_items: int) -> RequestTimes:
+    """When each target is asked for, and whether that opens a session for a model of `n_items`.
+
+    It does where the session has no event of a known item before: of the others nobody knows.
+    """
     rows = events.offsets[targets.user_idx] + targets.position  # (N,)
-    return RequestTimes(targets.timestamp, events.session_start[rows])
+    known = np.flatnonzero(events.item_idx <= n_items)
+    session, first = np.unique(events.session_idx[known], return_index=True)
+    asked = events.session_idx[rows]
+    place = np.minimum(np.searchsorted(session, asked), max(len(session) - 1, 0))
+    if len(session) == 0:
+        return RequestTimes(targets.timestamp, np.ones(len(rows), dtype=bool))
+    goes_on = (session[place] == asked) & (known[first[place]] < rows)
+    return RequestTimes(targets.timestamp, ~goes_on)
 
 
 def events_in_period(events: Events, period: Period) -> int:

@@ -44,6 +44,7 @@ class Block(nn.Module):
         """(B, T, W), (B, S) and flags (B, T + 1) to (B, T, W)."""
         normed = self.norm(inputs)  # (B, T, W)
         if isinstance(self.backbone, Hgru):
+            assert session_start is not None, "hgru is told where sessions begin"
             outputs = self.backbone(normed, initial, session_start)
         else:
             outputs = self.backbone(normed, initial)

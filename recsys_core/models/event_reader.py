@@ -20,6 +20,9 @@ from recsys_core.data.histories import EVENT_NUMBERS, Read
 
 GAP_BUCKETS = 30
 
+FARTHEST = 5.0
+"""Deviations from the mean: one wild number must not outweigh all else."""
+
 
 class EventReader(nn.Module):
     """The numbers of events as what a network reads; `size` numbers an event."""
@@ -62,6 +65,7 @@ class EventReader(nn.Module):
             parts.append(self.request_embedding(self._bucket(seconds)))
             mean, deviation = self.request_scale
             scaled = (torch.log1p(seconds.clamp_min(0.0)) - mean) / deviation
+            scaled = scaled.clamp(-FARTHEST, FARTHEST)
             parts.append(torch.where(seconds < 0.0, 0.0, scaled).unsqueeze(-1))
         if "session" in self._reads:
             parts.append(_number(numbers, "opens_session").unsqueeze(-1))
@@ -71,8 +75,8 @@ class EventReader(nn.Module):
         if "value" in self._reads:
             there = _number(numbers, "has_value")
             mean, deviation = self.value_scale
-            scaled = there * (_number(numbers, "value") - mean) / deviation
-            parts.append(torch.stack([scaled, there], dim=-1))
+            scaled = ((_number(numbers, "value") - mean) / deviation).clamp(-FARTHEST, FARTHEST)
+            parts.append(torch.stack([there * scaled, there], dim=-1))
         return parts
 
     def _bucket(self, seconds: Tensor) -> Tensor:

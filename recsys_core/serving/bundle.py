@@ -10,7 +10,7 @@ inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           length        (B,) int64          user_numbers (B, .) float32       user: own_items.py
           user_vector   (B, D) float32      seen_rows    (S,) int64     an item seen_items[s] is
           active        (B,) bool           seen_items   (S,) int64     left out of row seen_rows[s]
-          trend         (V + 1,) float32 is added to everybody's logits, 0 where there is none
+          trend         (V + 1,) float32 is added to everybody's scores, 0 where there is none
           of the events' numbers: data/histories.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left

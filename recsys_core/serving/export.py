@@ -80,8 +80,10 @@ class TwoTimeScaleTop(nn.Module):
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
-        logits = nn.functional.linear(vectors, table, bias) + trend  # (B, V + 1)
+        logits = nn.functional.linear(vectors, table, bias)  # (B, V + 1)
         scores = self.memory(logits, active, own_items, own_numbers, user_numbers)  # (B, V + 1)
+        # after the memory, which scales what the networks say: the trend counts as it is
+        scores = scores + trend
         # PAD is no candidate: as if everybody had seen it
         rows = torch.arange(length.shape[0])  # (B,)
         out_rows = torch.cat([rows, seen_rows])  # (B + S,)

@@ -41,10 +41,9 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
         of_networks = ("items", "event_numbers", "length", "user_vector", "active")
         queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
         logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
-        logits += torch.from_numpy(inputs["trend"])
         names = ("active", "own_items", "own_numbers", "user_numbers")
         read = {name: torch.from_numpy(inputs[name]) for name in names}
-        values: Float32 = memory(logits, **read).numpy()
+        values: Float32 = memory(logits, **read).numpy() + inputs["trend"]
         values[:, 0] = -np.inf
         return values
 

@@ -80,10 +80,11 @@ def fit_memory(
             rows, query = asked.targets_of(of_queries)
             with torch.no_grad():
                 logits = model.scores(torch.from_numpy(queries[asked.first[of_queries]]))
-                if trend is not None:
-                    logits += torch.from_numpy(trend(asked.first[of_queries]))
                 logits[:, 0] = 0.0  # minus infinity times a coefficient has no gradient
-            scores = memory(logits, *asked.inputs(of_queries)).masked_fill(excluded, -torch.inf)
+            scores = memory(logits, *asked.inputs(of_queries))
+            if trend is not None:
+                scores = scores + torch.from_numpy(trend(asked.first[of_queries]))
+            scores = scores.masked_fill(excluded, -torch.inf)
             target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))
             if seen_filter:
                 chunk = targets.take(asked.first[of_queries])

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from recsys_core.data.features import mean_and_deviation
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.event_reader import EventReader
@@ -125,17 +126,10 @@ def _take_scales(reader: EventReader, log: LogUntil) -> None:
     if "request_scale" in reader.state_dict():
         followed = rows[events.position[rows] + 1 < log.counts[events.user_idx[rows]]]
         seconds = (events.timestamp[followed + 1] - events.timestamp[followed]) / 1e6
-        reader.request_scale.copy_(_scale(np.log1p(seconds)))
+        reader.request_scale.copy_(torch.tensor(mean_and_deviation(np.log1p(seconds))))
     if "value_scale" in reader.state_dict():
-        values = events.value[rows]
-        reader.value_scale.copy_(_scale(values[~np.isnan(values)]))
-
-
-def _scale(values: npt.NDArray[np.floating]) -> torch.Tensor:
-    """Mean and deviation of values (N,); what never varies is only moved. (2,)"""
-    if len(values) == 0:
-        return torch.tensor([0.0, 1.0])
-    return torch.tensor([float(values.mean()), float(values.std()) or 1.0])
+        values = events.value[rows].astype(np.float64)
+        reader.value_scale.copy_(torch.tensor(mean_and_deviation(values)))
 
 
 def _random_embeddings(log: LogUntil, *, dim: int, seed: int) -> Embeddings:
@@ -153,10 +147,13 @@ def _random_embeddings(log: LogUntil, *, dim: int, seed: int) -> Embeddings:
 def _initial_bias(
     log: LogUntil, params: TrainRnn, *, embeddings: Embeddings
 ) -> npt.NDArray[np.float32]:
-    """Stage one's biases; with a half-life the log popularity of the weighted log instead. (V + 1,)
+    """Stage one's biases; with a half-life the log popularity of the weighted log instead, and with
+    a trend nothing: it is the trend that says how popular an item is. (V + 1,)
 
     Vectors are best learned from the whole log, but how popular an item is, from its last hours.
     """
+    if params.trend_hours is not None:
+        return np.zeros_like(embeddings.item_bias)
     if params.half_life_days is None:
         return embeddings.item_bias
     return log_popularity(log.item_frequency(log.weights(params.half_life_days)))
@@ -177,7 +174,7 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
             parameter.uniform_(-1.0, 1.0, generator=draws)
         elif name in ("from_user.weight", "read_user.weight"):
             parameter.zero_()
-        elif name.endswith("weight_hh_l0"):
+        elif "weight_hh" in name:  # of a GRU, an LSTM and the two cells of hgru
             for gate in torch.split(parameter, parameter.shape[1]):
                 nn.init.orthogonal_(gate, generator=draws)
         elif parameter.dim() == 2:

@@ -76,7 +76,7 @@ class Validation:
     @property
     def request(self) -> RequestTimes:
         """When the targets are asked for."""
-        return request_times(self._events, self._targets)
+        return request_times(self._events, self._targets, n_items=self._before.n_items)
 
     def trend(self, model: TwoTimeScale) -> Trend | None:
         """What the trend of a model adds to its logits, of what was known before the period."""

@@ -140,8 +140,9 @@ def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:
 
 
 def log_digest(layout: Layout) -> str:
-    """A SHA-256 of who has which events when; a late row changes it, though not `as_of`."""
-    names = ("offsets", "item_idx", "timestamp")
+    """A SHA-256 of all that a score may depend on of who has which events when; a late row changes
+    it, though not `as_of`."""
+    names = ("offsets", "item_idx", "timestamp", "session_start", "event_type", "value")
     files = [layout.user_vocabulary, *(layout.events / f"{name}.npy" for name in names)]
     return hashlib.sha256("/".join(sha256(file) for file in files).encode()).hexdigest()
 

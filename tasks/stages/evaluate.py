@@ -239,7 +239,7 @@ def _model_scorers(
     if model.config.trend_hours is not None:
         until = cut.one_time("a trend")
         trend = trend_at(trend_of(model.config, asked.events, until=until), targets)
-    queries = queries_at(request_times(asked.events, targets))
+    queries = queries_at(request_times(asked.events, targets, n_items=spec.n_items))
     yield MODEL, memory_scorer(model, memory, queries, known, targets, trend=trend)
     if spec.reads_request:
         unasked = queries_at(None)

@@ -22,7 +22,7 @@ PARAMS = params_for("small", "data")
 CLOCKLESS = {
     "split": QUANTILE,
     "train_embeddings": PARAMS.train_embeddings,
-    "train_rnn": replace(PARAMS.train_rnn, reads=("session",)),
+    "train_rnn": replace(PARAMS.train_rnn, reads=("type",)),
     "train_memory": replace(PARAMS.train_memory, windows=(None,)),
     "evaluate": replace(PARAMS.evaluate, recent_hours=()),
     "gate": replace(PARAMS.gate, floor="popularity"),

@@ -1,8 +1,16 @@
 """Targets: which events are asked for, and what may be read before each."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from recsys_core.evaluation.targets import Targets, events_in_period, targets_of
+from recsys_core.evaluation.targets import (
+    Targets,
+    events_in_period,
+    request_times,
+    targets_of,
+)
+from recsys_core.models.requests import known_events
 from tests.event_rows import events_of, period_of, random_rows
 
 
@@ -94,3 +102,22 @@ def test_take_keeps_the_columns_together():
     assert isinstance(some, Targets)
     assert some.source_row.tolist() == targets.source_row[targets.item_idx == 2].tolist()
     assert targets.take(slice(3, 5)).position.tolist() == targets.position[3:5].tolist()
+
+
+def test_a_request_opens_a_session_where_nothing_known_of_it_lies_before() -> None:
+    """As a model sees it, whose history has known items alone; the rest nobody can read."""
+    events = events_of(
+        [(1, 1, 0), (1, 2, 1), (1, 9, 10), (1, 3, 11), (1, 4, 12), (2, 9, 13), (2, 5, 14)]
+    )
+    session_idx = np.array([1, 1, 3, 3, 3, 6, 6])
+    events = replace(
+        events, session_idx=session_idx, session_start=np.diff(session_idx, prepend=0) > 0
+    )
+    targets = targets_of("successive", events, period_of(events, 0, 20, n_items=8), n_items=8)
+    request = request_times(events, targets, n_items=8)
+    np.testing.assert_array_equal(request.timestamp, targets.timestamp)
+    assert targets.item_idx.tolist() == [2, 9, 3, 4, 5]
+    assert request.opens_session.tolist() == [False, True, True, False, True]
+    history = known_events(events, 8)
+    assert history.item_idx.tolist() == [1, 2, 3, 4, 5]
+    assert history.session_start.tolist() == [True, False, True, False, True]

@@ -72,3 +72,9 @@ def test_a_missing_value_is_not_a_value_of_zero() -> None:
     reader.value_scale.copy_(torch.tensor([3.0, 2.0]))
     found = read(reader, numbers_of(value=[0.0, 5.0, 0.0], has_value=[1.0, 1.0, 0.0]))
     assert found.tolist() == [[-1.5, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+def test_one_wild_number_counts_as_far_and_no_farther() -> None:
+    reader = EventReader(("value",), time_dim=1, n_types=1)
+    found = read(reader, numbers_of(value=[1e9, -1e9], has_value=[1.0, 1.0]))
+    assert found.tolist() == [[5.0, 1.0], [-5.0, 1.0]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import pytest
 import torch
 
 from recsys_core.data.events import Events
@@ -13,6 +14,7 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.training.fit_rnn import RnnTrainer
+from recsys_core.training.initial_model import initial_model
 from recsys_core.training.loop import Fit
 from tests.core.training.test_fit_rnn import embeddings_of
 from tests.markov_log import CPU, CUT, N_ITEMS, STAGE_TWO, START, log_of
@@ -168,3 +170,23 @@ def test_hgru_carries_sessions_through_the_whole_model() -> None:
 def test_where_sessions_change_everything_hgru_learns_it_too() -> None:
     hgru = perplexity(regime_events(), "session", backbone="hgru")
     assert hgru < 0.8 * perplexity(regime_events())
+
+
+@pytest.mark.parametrize("backbone", ["gru", "lstm", "hgru"])
+def test_recurrent_matrices_begin_orthogonal_gate_by_gate(
+    backbone: Literal["gru", "lstm", "hgru"],
+) -> None:
+    log = log_of(regime_events(users=20))
+    params = replace(STAGE_TWO, backbone=backbone, reads=("session",))
+    model = initial_model(
+        log, params, embeddings=embeddings_of(log), seed=1, together=True, features=None
+    )
+    found = [
+        gate
+        for name, value in model.inactive.named_parameters()
+        if "weight_hh" in name
+        for gate in value.detach().split(value.shape[1])
+    ]
+    assert len(found) == {"gru": 3, "lstm": 4, "hgru": 6}[backbone]
+    for gate in found:
+        torch.testing.assert_close(gate @ gate.T, torch.eye(len(gate)), rtol=0.0, atol=1e-5)

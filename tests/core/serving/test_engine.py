@@ -82,11 +82,10 @@ def model_scores(
         )
         with torch.inference_mode():
             logits = torch.from_numpy(vectors) @ model.item_vectors.T + model.item_bias
-            logits += trend
             active = torch.from_numpy(history >= model.config.t_star)
             inputs = (own.items, own.numbers, own.user_numbers)
             both = memory(logits, active, *(torch.from_numpy(array) for array in inputs))
-        scores.append(both.numpy())
+        scores.append((both + trend).numpy())
     scored = np.concatenate(scores)
     scored[:, 0] = -np.inf
     return scored

@@ -20,7 +20,7 @@ Read = Literal["gap", "request", "session", "type", "value"]
 EVENT_NUMBERS = (
     "gap_seconds",  # since the user's event before, -1 for the first
     "request_seconds",  # until the user's next event, or the request; -1 where it is not known
-    "opens_session",  # 1 where that next event, or the request, opens a session
+    "opens_session",  # 1 where that next event, or the request, opens a session, -1: not known
     "event_type",  # position in the card's event types, -1 where it is not known
     "value",  # 0 where there is none
     "has_value",  # 1 where there is one
@@ -36,7 +36,7 @@ NUMBERS_READ: dict[Read, tuple[str, ...]] = {
 }
 
 UNKNOWN = -1.0
-"""A gap, a time until the request or an event type that is not there."""
+"""A gap, a time until the request, a session flag or an event type that is not there."""
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -107,8 +107,8 @@ def gather_histories(
         columns["request_seconds"] = np.where(last, asked[:, None], until)
     if "session" in reads:
         opens = events.session_start[after]
-        asked_new = np.zeros(length.shape, bool) if request is None else request.opens_session
-        columns["opens_session"] = np.where(last, asked_new[:, None], opens)
+        flag = np.full(length.shape, UNKNOWN) if request is None else request.opens_session
+        columns["opens_session"] = np.where(last, flag[:, None], opens)
     if "type" in reads:
         columns["event_type"] = events.event_type[rows]
     if "value" in reads:

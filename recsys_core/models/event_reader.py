@@ -1,11 +1,13 @@
 """What a network reads of an event beside its item: times, session, feedback.
 
-    in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; onehot(type) ; z(value) ; there ]
+    in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; unknown ; onehot(type) ;
+             z(value) ; there ]
 
 gap      since the event before it
 request  until the request that the step answers: in training the next event, in scoring `as_of`
 session  s: 1 where that request opens a session, the control bit of HRNN (equation 2.2.2 of its
-         specification): a hierarchy of networks without the second one
+         specification): a hierarchy of networks without the second one; and whether that is
+         unknown
 type     feedback: what kind of event it was
 value    feedback: its rating, its quantity
 
@@ -41,7 +43,7 @@ class EventReader(nn.Module):
         self.size = (
             times * time_dim
             + ("request" in reads)
-            + ("session" in reads)
+            + 2 * ("session" in reads)
             + n_types * ("type" in reads)
             + 2 * ("value" in reads)
         )
@@ -68,7 +70,8 @@ class EventReader(nn.Module):
             scaled = scaled.clamp(-FARTHEST, FARTHEST)
             parts.append(torch.where(seconds < 0.0, 0.0, scaled).unsqueeze(-1))
         if "session" in self._reads:
-            parts.append(_number(numbers, "opens_session").unsqueeze(-1))
+            opens = _number(numbers, "opens_session").unsqueeze(-1)
+            parts.append(torch.cat([opens == 1.0, opens < 0.0], dim=-1).to(numbers.dtype))
         if "type" in self._reads:
             kinds = torch.arange(self._n_types, device=numbers.device)
             parts.append((_number(numbers, "event_type").unsqueeze(-1) == kinds).to(numbers.dtype))

@@ -106,17 +106,25 @@ class RecurrentNetwork(nn.Module):
         self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
 
     def outputs(
-        self, embedded: Tensor, numbers: Tensor, initial: Tensor, drop: Drop = keep_all
+        self,
+        embedded: Tensor,
+        numbers: Tensor,
+        initial: Tensor,
+        drop: Drop = keep_all,
+        session_start: Tensor | None = None,
     ) -> Tensor:
         """The output before any event and after each of them. (B, T + 1, H)
 
         Takes item vectors (B, T, D), the events' numbers (B, T, .) and the initial states of all
-        blocks (B, S).
+        blocks (B, S). `session_start` (B, T + 2) is that of the numbers, unless some are hidden
+        there: a network is not told, but a hierarchy still knows where sessions end.
         """
+        if session_start is None:
+            session_start = session_starts(numbers)
         events = self.read(torch.cat([embedded, *self.reader(numbers)], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
         steps = drop(torch.cat([start, events], dim=1))  # (B, T + 1, H)
-        outputs: Tensor = self.stack(steps, initial, drop, session_starts(numbers))
+        outputs: Tensor = self.stack(steps, initial, drop, session_start)
         return outputs  # (B, T + 1, H)
 
 

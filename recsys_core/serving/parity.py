@@ -178,7 +178,7 @@ def _random_numbers(valid: npt.NDArray[np.bool_], *, rng: np.random.Generator) -
     columns = {
         "gap_seconds": rng.choice(times, valid.shape),
         "request_seconds": rng.choice(times, valid.shape),
-        "opens_session": rng.integers(0, 2, valid.shape),
+        "opens_session": rng.integers(-1, 2, valid.shape),
         "event_type": rng.integers(-1, 4, valid.shape),
         "value": np.where(there, 3.0 * rng.standard_normal(valid.shape), 0.0),
         "has_value": there,

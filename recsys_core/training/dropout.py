@@ -6,7 +6,7 @@ from torch import Tensor
 from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN, Read
 
 HIDDEN: dict[str, dict[str, float]] = {
-    "request": {"request_seconds": UNKNOWN, "opens_session": 0.0},
+    "request": {"request_seconds": UNKNOWN, "opens_session": UNKNOWN},
     "feedback": {"event_type": UNKNOWN, "value": 0.0, "has_value": 0.0},
 }
 """What is hidden together, and what stands there then."""

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.trend import trend_of
-from recsys_core.models.two_time_scale import ActiveNetwork, InactiveNetwork, TwoTimeScale
+from recsys_core.models.two_time_scale import (
+    ActiveNetwork,
+    InactiveNetwork,
+    TwoTimeScale,
+    session_starts,
+)
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
@@ -236,7 +241,11 @@ class RnnTrainer:
         )
         initial = network.initial(batch.user_vector)  # (B, S)
         outputs = network.outputs(
-            events, numbers, initial, Dropout(params.dropout, dropped)
+            events,
+            numbers,
+            initial,
+            Dropout(params.dropout, dropped),
+            session_starts(batch.numbers),
         )  # (B, T + 1, H)
         asked = outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
         user_vector = batch.user_vector.index_select(0, batch.row)  # (N, D)

@@ -68,14 +68,18 @@ def test_a_request_follows_each_event_and_the_last_one_is_what_is_asked() -> Non
         [60.0, UNKNOWN, 0.0],
         [UNKNOWN, 0.0, 0.0],
     ]
-    assert not unknown.number("opens_session").any()
+    assert unknown.number("opens_session").tolist() == [
+        [0, 0, UNKNOWN],
+        [0, UNKNOWN, 0],
+        [UNKNOWN, 0, 0],
+    ]
 
 
 def test_a_session_that_the_next_event_opens() -> None:
     starts = np.array([True, False, True, True, True])
     events = replace(EVENTS, session_start=starts)
     batch = gather_histories(events, idx(1, 3), start=idx(0, 0), stop=idx(3, 2), reads=("session",))
-    assert batch.number("opens_session").tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert batch.number("opens_session").tolist() == [[0, 1, UNKNOWN], [1, UNKNOWN, 0]]
 
 
 def test_nothing_after_the_slice_is_looked_at() -> None:

@@ -78,3 +78,9 @@ def test_one_wild_number_counts_as_far_and_no_farther() -> None:
     reader = EventReader(("value",), time_dim=1, n_types=1)
     found = read(reader, numbers_of(value=[1e9, -1e9], has_value=[1.0, 1.0]))
     assert found.tolist() == [[5.0, 1.0], [-5.0, 1.0]]
+
+
+def test_nobody_knows_is_neither_a_new_session_nor_one_that_goes_on() -> None:
+    reader = EventReader(("session",), time_dim=1, n_types=1)
+    found = read(reader, numbers_of(opens_session=[1.0, 0.0, UNKNOWN]))
+    assert found.tolist() == [[1, 0], [0, 0], [0, 1]]

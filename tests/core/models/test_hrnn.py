@@ -28,7 +28,7 @@ USERS, HISTORY = np.arange(1, len(LENGTHS) + 1), np.array(LENGTHS)
 def without_column(hrnn: TwoTimeScale) -> TwoTimeScale:
     """The same weights without the column that reads the session bit."""
     weights = {
-        name: value[:, :-1] if name.endswith("read.weight") else value
+        name: value[:, :-2] if name.endswith("read.weight") else value
         for name, value in hrnn.state_dict().items()
     }
     gru = make_model(reads=())
@@ -40,10 +40,14 @@ def test_without_a_session_bit_hrnn_is_the_plain_gru() -> None:
     hrnn = make_model(reads=("session",))
     gru = without_column(hrnn)
     never = replace(EVENTS, session_start=np.zeros(len(EVENTS), dtype=bool))
-    answers = [user_vectors(model, never, user_idx=USERS, history=HISTORY) for model in (hrnn, gru)]
+    goes_on = RequestTimes(np.zeros(len(USERS), dtype=np.int64), np.zeros(len(USERS), dtype=bool))
+    answers = [
+        user_vectors(model, never, user_idx=USERS, history=HISTORY, request=goes_on)
+        for model in (hrnn, gru)
+    ]
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
     often = replace(EVENTS, session_start=np.ones(len(EVENTS), dtype=bool))
-    other = user_vectors(hrnn, often, user_idx=USERS, history=HISTORY)
+    other = user_vectors(hrnn, often, user_idx=USERS, history=HISTORY, request=goes_on)
     np.testing.assert_array_equal((other != answers[0]).any(axis=1), HISTORY > 1)
 
 

@@ -73,6 +73,7 @@ def make_model(
     backbone: BackboneName = "gru",
     depth: int = 1,
     score: Literal["dot", "cosine"] = "dot",
+    trend_hours: float | None = None,
     features: FeatureDecoderConfig | None = None,
 ) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6. A decoder changes no other weight, but
@@ -95,7 +96,7 @@ def make_model(
             window=6,
             fold_in_l2=0.5,
             fold_in_limit=50,
-            trend_hours=None,
+            trend_hours=trend_hours,
             trend_temperature=1.0,
             ablation="none",
             free_users=0,

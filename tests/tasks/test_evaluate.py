@@ -83,7 +83,7 @@ def workspace(
         schema=ITEM_VOCABULARY,
     )
     write_table(layout.item_vocabulary, vocabulary, ITEM_VOCABULARY)
-    write_model(layout.stage("train_rnn"), make_model(n_items=n_items))
+    write_model(layout.stage("train_rnn"), make_model(n_items=n_items, reads=("gap",)))
     write_memory(layout.stage("train_memory"), make_memory(n_items=n_items, terms=(), fitted=False))
     return layout
 
@@ -110,6 +110,38 @@ def test_every_model_ranks_every_target(evaluated):
     assert report["rows"]["not_asked"] > 0
 
 
+def test_a_model_that_reads_the_request_is_ranked_with_its_time_and_without(tmp_path):
+    layout = workspace(tmp_path)
+    write_model(layout.stage("train_rnn"), make_model(n_items=N_KNOWN, reads=("request",)))
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    names = ranks["model"].drop_duplicates().tolist()
+    assert names[:2] == ["two_time_scale", "two_time_scale_without_request"]
+    asked, unasked = (ranks[ranks["model"] == name]["rank"].to_numpy() for name in names[:2])
+    assert (asked != unasked).any()
+
+
+def test_a_model_with_a_trend_is_ranked_by_what_was_popular_before_the_cut(tmp_path):
+    """The same model, whose logits say nothing: what is left is the trend at the cut."""
+    layout = workspace(tmp_path)
+    model = make_model(n_items=N_KNOWN, reads=(), trend_hours=60.0)
+    with torch.no_grad():
+        model.item_vectors.zero_()
+        model.item_bias.zero_()
+    write_model(layout.stage("train_rnn"), model)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    events = small_events()
+    # 60 hours in slots of one hour, before the hour of the cut
+    seen = (events.timestamp < CUT) & (events.timestamp >= CUT - 60 * HOUR)
+    known = seen & (events.item_idx <= N_KNOWN)
+    counts = np.bincount(events.item_idx[known], minlength=N_KNOWN + 1)
+    ours = ranks[(ranks["model"] == "two_time_scale") & ranks["known"]]
+    assert len(ours) > 20
+    expected = [(counts[1:] >= counts[item]).sum() for item in ours["target"]]
+    assert ours["rank"].tolist() == expected
+
+
 def test_what_histories_lack_is_counted(evaluated, tmp_path):
     """Against a walk over the log, for a model of all items known at the cut, and of fewer."""
     fewer = workspace(tmp_path, n_items=12)
@@ -131,7 +163,7 @@ def test_what_histories_lack_is_counted(evaluated, tmp_path):
 
 
 def test_the_model_is_ranked_by_its_own_scores(evaluated):
-    events, model = small_events(), make_model(n_items=N_KNOWN)
+    events, model = small_events(), make_model(n_items=N_KNOWN, reads=("gap",))
     ranks = read_table(evaluated.ranks, RANKS).to_pandas()
     ours = ranks[ranks["model"] == "two_time_scale"].iloc[::7]
     known = known_events(events, N_KNOWN)
@@ -298,7 +330,10 @@ def test_no_targets_are_said(tmp_path):
 
 def test_train_only_ranks_the_same_targets_by_what_was_fitted_before_validation(tmp_path):
     layout = workspace(tmp_path)
-    write_model(layout.stage("train_rnn") / "until_valid", make_model(n_items=N_KNOWN, seed=2))
+    write_model(
+        layout.stage("train_rnn") / "until_valid",
+        make_model(n_items=N_KNOWN, seed=2, reads=("gap",)),
+    )
     nothing = make_memory(n_items=N_KNOWN, terms=(), fitted=False)
     write_memory(layout.stage("train_memory") / "until_valid", nothing)
     run(layout=layout, evaluate=replace(PARAMS, train_only=True), first_metric="mrr@5", seed=7)

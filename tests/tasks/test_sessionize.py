@@ -101,6 +101,7 @@ def test_nothing_but_its_own_files_is_left(placed: Layout) -> None:
         "event_types.json",
         "events",
         "items.parquet",
+        "session_gap.json",
         "split.json",
         "time.json",
         "users.parquet",

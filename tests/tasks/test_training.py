@@ -24,6 +24,7 @@ def training_data(events: Events, first_timestamp: list[int], root: Path) -> Tra
         events=events,
         cuts=cuts_of(events, SPLIT, items),
         type_weights=np.ones(1, dtype=np.float32),
+        type_names=("view",),
         device=torch.device("cpu"),
         checkpoints=root,
         fingerprint="",

@@ -251,6 +251,7 @@ def make_workspace(root: Path, *, histories: list[list[int]], n_items: int = N_I
     as_of = int(events.timestamp.max(initial=START))
     split = Split(valid_start=START, test_start=START + 1, end=as_of + 1, as_of=as_of)
     write_json(layout.split, split.to_json())
+    write_json(layout.session_gap, {"seconds": 3600.0})
     write_model(layout.stage("refit"), make_model())
     write_memory(layout.stage("refit"), make_memory())
     write_json(layout.stage("refit") / "training.json", {"epochs": 1, "cut": "end"})

@@ -53,6 +53,7 @@ def test_the_bundle_is_the_refitted_model(bundle: Bundle) -> None:
     assert bundle.items.ids[0].as_py() == HOSTILE[0]
     np.testing.assert_array_equal(bundle.fold_in.items, model.fold_in.items)
     assert bundle.as_of == START + 15 * MINUTE
+    assert bundle.session_gap_seconds == 3600.0, "that of the card"
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -75,8 +75,9 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(parts)
 
 
-def summary(results: Mapping[str, Mapping[str, Any]], *, page: str = "") -> str:
-    """A line for each row and setting, which leads to the row's section of `page`."""
+def summary(results: Mapping[str, Mapping[str, Any]], *, file: str = "") -> str:
+    """A line for each row and setting, which leads to the row's section of `file`, the page's own
+    where it is empty."""
     names = [name for name in row_names() if name in results]
     headers = [
         "row",
@@ -88,7 +89,7 @@ def summary(results: Mapping[str, Mapping[str, Any]], *, page: str = "") -> str:
         "floor",
         "ahead of all required",
     ]
-    lines = [line for name in names for line in _lines(results[name], page=page)]
+    lines = [line for name in names for line in _lines(results[name], file=file)]
     few = [name for name in names if len(results[name]["seeds"]) < SEEDS]
     if not few:
         return markdown(headers, lines)
@@ -103,7 +104,7 @@ def with_summary(readme: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         assert readme.count(mark) == 1, f"the README has {mark!r} once"
     before, _, rest = readme.partition(begin)
     after = rest.partition(end)[2]
-    return before + begin + summary(results, page="docs/results.md") + end + after
+    return before + begin + summary(results, file="docs/results.md") + end + after
 
 
 def not_ahead(found: Mapping[str, Any], setting: str) -> list[str]:
@@ -119,7 +120,7 @@ def not_ahead(found: Mapping[str, Any], setting: str) -> list[str]:
     return behind
 
 
-def _lines(found: Mapping[str, Any], *, page: str) -> Iterator[list[str]]:
+def _lines(found: Mapping[str, Any], *, file: str) -> Iterator[list[str]]:
     """A row's lines of the first table, one for each setting."""
     name, metric = found["protocol"], found["row"]["metrics"][0]
     mark = "" if len(found["seeds"]) >= SEEDS else " \\*"
@@ -130,7 +131,7 @@ def _lines(found: Mapping[str, Any], *, page: str) -> Iterator[list[str]]:
         best = of["best_baseline"]
         behind = not_ahead(found, setting)
         yield [
-            f"[{name}]({page}#{name}){mark}",
+            f"[{name}]({file}#{name}){mark}",
             SETTING_WORDS[setting],
             metric,
             with_interval(of["metrics"][metric]),

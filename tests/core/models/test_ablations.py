@@ -12,7 +12,8 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import InputSpec, make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import Ablation as InParams
-from tests.core.training.test_fit_rnn import embeddings_of, train_all, trainer_of
+from recsys_core.training.fit_rnn import PHASES, TOGETHER
+from tests.core.training.test_fit_rnn import embeddings_of, train, trainer_of
 from tests.markov_log import N_ITEMS, STAGE_TWO, log_of, markov_events
 
 LOG = log_of(markov_events(0.9))
@@ -23,7 +24,11 @@ ACTIVE = STAGE_TWO.t_star <= HISTORY
 
 def trained(ablation: Ablation, **changes: float) -> TwoTimeScale:
     params = replace(STAGE_TWO, ablation=ablation, **changes)
-    return train_all(LOG, params, epochs=2)
+    model = None
+    for phase in PHASES if ablation != "one_rnn" else (TOGETHER,):
+        model = train(trainer_of(LOG, params, phase=phase, after=model), epochs=2)
+    assert model is not None
+    return model
 
 
 def vectors(model: TwoTimeScale, history: np.ndarray = HISTORY) -> np.ndarray:

@@ -19,7 +19,7 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
-from recsys_core.training.fit_rnn import PHASES, TOGETHER, Phase, RnnTrainer
+from recsys_core.training.fit_rnn import TOGETHER, Phase, RnnTrainer
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit
 from recsys_core.training.validation import Validation
@@ -73,15 +73,6 @@ def train(
     for _ in fit.run():
         pass
     return trainer.finished_model()
-
-
-def train_all(log: LogUntil, params: TrainRnn, *, epochs: int) -> TwoTimeScale:
-    """Every phase that there is for as many epochs."""
-    model = None
-    for phase in PHASES if params.ablation != "one_rnn" else (TOGETHER,):
-        model = train(trainer_of(log, params, phase=phase, after=model), epochs=epochs)
-    assert model is not None
-    return model
 
 
 def same(one: TwoTimeScale, two: TwoTimeScale) -> bool:

@@ -19,7 +19,7 @@ from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
-from recsys_core.serving.bundle import write_bundle
+from recsys_core.serving.bundle import Graph, write_bundle
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.registry import add_version, promote
 from recsys_core.tables import (
@@ -267,7 +267,7 @@ def scoring_workspace(
     return layout
 
 
-def register_bundle(layout: Layout, bundle: Path, *, graph: str = "two_time_scale") -> str:
+def register_bundle(layout: Layout, bundle: Path, *, graph: Graph = "two_time_scale") -> str:
     """Make a bundle the champion of a workspace; returns its version."""
     version = add_version(layout.registry, bundle, graph=graph, verdict={"passed": True})
     promote(layout.registry, version, registered_at="2026-01-01T00:00:00+00:00")

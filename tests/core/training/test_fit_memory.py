@@ -61,7 +61,6 @@ class Fitted:
         terms: tuple[str, ...] = TERMS,
         seed: int = 0,
         seen_filter: bool = False,
-        bias: np.ndarray | None = None,
         trend: Trend | None = None,
     ) -> None:
         cut, end = (Cut.at(events, time, n_items=N_ITEMS) for time in (CUT, LENGTH))
@@ -72,8 +71,6 @@ class Fitted:
         count_tables(self.memory, events, cut)
         with torch.no_grad():
             self.model.item_bias.zero_()
-            if bias is not None:
-                self.model.item_bias.copy_(torch.from_numpy(bias))
         self.queries = np.zeros((len(self.targets), self.model.config.dim), dtype=np.float32)
         assert self.candidates[1:].all(), "every target is a candidate"
         self.losses = [
@@ -136,15 +133,19 @@ def test_items_that_were_seen_are_left_out_where_they_will_be_in_ranking() -> No
     assert unseen.losses[-1] < everything.losses[-1] - 0.2
 
 
-def test_a_trend_is_fitted_beside_like_a_bias() -> None:
-    """One that is the same for everybody cannot be told from the items' biases."""
+def test_a_trend_counts_by_what_sets_items_apart() -> None:
+    """One number for all items is nothing; different numbers are."""
     offset = np.random.default_rng(5).normal(size=N_ITEMS + 1).astype(np.float32)
-    of_bias = Fitted(log("random"), terms=("recent",), bias=offset)
-    of_trend = Fitted(
-        log("random"), terms=("recent",), trend=lambda rows: np.tile(offset, (len(rows), 1))
+    without, same, apart = (
+        Fitted(log("random"), terms=("recent",), trend=trend)
+        for trend in (
+            None,
+            lambda rows: np.full((len(rows), N_ITEMS + 1), 3.0, dtype=np.float32),
+            lambda rows: np.tile(offset, (len(rows), 1)),
+        )
     )
-    assert of_trend.losses == pytest.approx(of_bias.losses, rel=1e-6)
-    assert of_trend.losses[0] != pytest.approx(Fitted(log("random"), terms=("recent",)).losses[0])
+    assert same.losses == pytest.approx(without.losses, rel=1e-5)
+    assert apart.losses[0] != pytest.approx(without.losses[0])
 
 
 def test_same_log_same_numbers() -> None:

@@ -42,6 +42,10 @@ class Cut:
         """Which events are known. (N,)"""
         return events.within(self.counts)
 
+    def as_of(self, events: Events) -> int:
+        """When the latest known event was, in microseconds; 0 where there is none."""
+        return int(np.max(events.timestamp, where=self.known(events), initial=0))
+
     def since(self, hours: float) -> int:
         """The moment `hours` before the cut, in microseconds.
 

@@ -80,7 +80,8 @@ def gather_histories(
 
     T is the longest slice, at least 1. `user_idx`, `start` and `stop` are (B,); positions count a
     user's events from 0. Without `request` nobody knows when the last event is followed, and by
-    what: no event from `stop` on is looked at.
+    what: no event from `stop` on is looked at. A request for a time before the last event is read
+    as one for that event's (`models.requests.asked_early` counts such).
     """
     length = stop - start  # (B,)
     width = max(1, int(length.max(initial=0)))

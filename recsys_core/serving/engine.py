@@ -16,9 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
-from recsys_core.models.requests import make_requests
+from recsys_core.models.requests import make_requests, request_at
 from recsys_core.models.trend import trend_of
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
 
@@ -139,7 +138,11 @@ class ScoringEngine:
                 request=None
                 if as_of is None
                 else request_at(
-                    as_of, known, user_idx[rows], session_gap=self.bundle.session_gap_seconds
+                    as_of,
+                    known,
+                    user_idx=user_idx[rows],
+                    history=history[rows],
+                    session_gap_seconds=self.bundle.session_gap_seconds,
                 ),
             )
             pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
@@ -169,17 +172,6 @@ class ScoringEngine:
                 "roll back to an earlier version, or train it again with a smaller learning rate"
             )
         return items, scores
-
-
-def request_at(
-    as_of: int, known: Events, user_idx: Int64, *, session_gap: float | None
-) -> RequestTimes:
-    """Requests of users (B,) at one time; without a session gap none opens a session."""
-    final = known.offsets[user_idx + 1] - 1  # (B,) of who has no event: not read
-    opens = np.zeros(len(user_idx), dtype=bool)
-    if session_gap is not None and len(known):
-        opens = as_of - known.timestamp[final] >= session_gap * 1e6
-    return RequestTimes(np.full(len(user_idx), as_of, dtype=np.int64), opens)
 
 
 def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:

@@ -16,7 +16,7 @@ from recsys_core.evaluation.scorers import Trend, trend_at, vector_scorer
 from recsys_core.evaluation.targets import Targets, request_times, targets_of
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
-from recsys_core.models.trend import trend_of
+from recsys_core.models.trend import TrendIndex, frozen_trend
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TargetKind
 from recsys_core.training.log_until import LogUntil
@@ -61,6 +61,7 @@ class Validation:
             drawn = rng.choice(n_queries, max(1, limit * n_queries // len(targets)), replace=False)
             targets = targets.take(np.isin(query, drawn))
         self._targets = targets
+        self._trends: dict[tuple[int, float | None, float], TrendIndex | None] = {}
 
     def among(self, members: npt.NDArray[np.bool_]) -> "Validation":
         """The same for some of the targets (N,) alone; of a query all or none."""
@@ -79,11 +80,15 @@ class Validation:
         return request_times(self._events, self._targets, n_items=self._before.n_items)
 
     def trend(self, model: TwoTimeScale) -> Trend | None:
-        """What the trend of a model adds to its logits, of what was known before the period."""
-        if model.config.trend_hours is None:
-            return None
-        index = trend_of(model.config, self._events, until=self._before.one_time("a trend"))
-        return trend_at(index, self._targets)
+        """What the trend of a model adds to its logits, of what was known before the period.
+
+        It is counted once for all models with a trend like this one's, and for `among` too.
+        """
+        config = model.config
+        key = (config.n_items, config.trend_hours, config.trend_temperature)
+        if key not in self._trends:
+            self._trends[key] = frozen_trend(config, self._events, self._before)
+        return trend_at(self._trends[key], self._targets)
 
     def metric(
         self,

@@ -3,11 +3,12 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.errors import ContractError, DataError, ModelError
 from recsys_core.layout import Layout
 from recsys_core.sections import Score
@@ -17,6 +18,7 @@ from recsys_core.tables import ITEM_VOCABULARY, SCORES, write_events, write_tabl
 from tasks.edges.score import run
 from tests.serving_world import (
     HOSTILE,
+    MINUTE,
     N_ITEMS,
     item_ids,
     make_events,
@@ -93,6 +95,25 @@ def test_what_is_left_out_of_histories_is_counted(
     assert "unknown_item_events_left_out=2 users_without_known_events=1" in caplog.text
     assert "provider=" in caplog.text
     assert "users_per_second=" in caplog.text
+
+
+def test_requests_before_a_users_last_event_are_counted(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`as_of` is the latest event, so that there are none; unless the split is of an earlier log,
+    here of one that ended half an hour before."""
+    split = read_json(layout.split)
+    for minutes in (0, 30):
+        write_json(layout.split, {**split, "as_of": split["as_of"] - minutes * MINUTE})
+        with caplog.at_level(logging.INFO):
+            run(layout=layout, score=SCORE)
+        known = [np.flatnonzero(np.array(history) <= N_ITEMS) for history in HISTORIES]
+        first = np.concatenate([[0], np.cumsum([len(history) for history in HISTORIES])])
+        end = first[-1] - 1 - minutes  # an event a minute
+        early = [len(of) > 0 and first[user] + of[-1] > end for user, of in enumerate(known)]
+        assert (sum(early) > 0) == (minutes > 0)
+        assert f"users_asked_before_their_last_event={sum(early)}" in caplog.text
+        caplog.clear()
 
 
 def test_a_user_of_unknown_items_alone_gets_the_prior(layout: Layout) -> None:

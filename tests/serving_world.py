@@ -10,7 +10,6 @@ import torch
 
 from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
@@ -19,6 +18,7 @@ from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
+from recsys_core.sections import Read
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.registry import add_version, promote

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read, RequestTimes, gather_histories
+from recsys_core.data.histories import RequestTimes, gather_histories
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.fold_in import UserVectors
 from recsys_core.models.own_items import Own, gather_own
+from recsys_core.sections import Read
 
 Int64 = npt.NDArray[np.int64]
 

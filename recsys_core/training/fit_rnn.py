@@ -93,9 +93,7 @@ class RnnTrainer:
         self.metric_name = "" if validation is None else validation.metric_name
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
-        self._rewards = log.rewards(
-            params.rewards, low_value=params.low_value, low_value_reward=params.low_value_reward
-        )
+        self._rewards = log.rewards
         self.phase = phase
         if after is None:
             begun = initial_model(

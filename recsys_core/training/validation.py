@@ -42,7 +42,9 @@ class Validation:
         metric_name: str,
         limit: int,
         rng: np.random.Generator,
+        wanted: npt.NDArray[np.bool_] | None = None,
     ) -> None:
+        """`wanted` (N,) marks the events that may be asked for; None: all."""
         self.metric_name = metric_name
         self._events = events
         self._seen_filter = seen_filter
@@ -55,6 +57,18 @@ class Validation:
                 "its user, at least), so nothing can be chosen on it; make `split` in params.yaml "
                 "longer, unless no user of this log ever comes back"
             )
+        self.unwanted = 0
+        if wanted is not None:
+            asked = np.isin(targets.source_row, events.source_row[wanted])
+            self.unwanted = int(np.count_nonzero(~asked))
+            targets = targets.take(asked)
+            if len(targets) == 0:
+                raise DataError(
+                    f"all {self.unwanted} {kind} targets of the validation period have a reward of "
+                    "0, so nothing can be chosen on it; make `split` in params.yaml longer, or "
+                    "look at train_rnn.rewards and low_value"
+                )
+        self._wanted = len(targets)
         if len(targets) > limit:
             query = targets.query  # one query's targets stay together
             n_queries = int(query[-1]) + 1
@@ -73,6 +87,15 @@ class Validation:
     def targets(self) -> Targets:
         """What is ranked after each epoch."""
         return self._targets
+
+    @property
+    def counted(self) -> dict[str, dict[str, int]]:
+        """How many targets the period has, how many are asked for, and why not the rest."""
+        found, asked = self._wanted + self.unwanted, len(self._targets)
+        counts = {"in": found, "out": asked, "not_drawn": self._wanted - asked}
+        if self.unwanted:
+            counts["unwanted"] = self.unwanted
+        return {"validation_targets": counts}
 
     @property
     def request(self) -> RequestTimes:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_core.data.histories import Read
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.sections import Read
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
 from recsys_core.training.fit_rnn import RnnTrainer
 from recsys_core.training.item_mixing import KnownFeatures

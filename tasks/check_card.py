@@ -19,7 +19,7 @@ from recsys_core.data.duck import open_duckdb
 from recsys_core.data.sources import open_file
 from recsys_core.errors import ConfigError, TwotempoError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest
+from recsys_core.sections_of_data import Ingest
 from recsys_core.tables import read_events
 from tasks.card_settings import settings_without_use
 from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions

@@ -198,13 +198,12 @@ def tiny_bundle(base: Path) -> Path:
     folder = base / "tiny_bundle"
     if not (folder / "manifest.json").exists():
         folder.mkdir()
-        export_bundle(folder)
+        export_bundle(folder, model=make_model(), memory=make_memory())
     return folder
 
 
-def export_bundle(folder: Path) -> None:
-    """Export the tiny world's model into an empty folder."""
-    model, memory = make_model(), make_memory()
+def export_bundle(folder: Path, *, model: TwoTimeScale, memory: Memory) -> None:
+    """Export a model of the tiny world into an empty folder."""
     export_model(folder, model, memory)
     write_bundle(
         folder,

@@ -21,7 +21,7 @@ from recsys_core.data.snapshot_manifest import snapshot_files
 from recsys_core.data.sources import Source, open_file, open_files, open_log, open_table
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest
+from recsys_core.sections_of_data import Ingest
 from tasks.step import main
 
 logger = logging.getLogger(__name__)

@@ -239,7 +239,7 @@ def test_the_request_and_the_trend_of_the_moment_reach_the_table(tmp_path: Path)
     known, as_of = known_events(make_events(HISTORIES), N_ITEMS), read_json(layout.split)["as_of"]
     trend = trend_of(model.config, known, until=None)
     assert trend is not None
-    offset = trend.offset(np.array([as_of]), None)[0]
+    offset = trend.offset(np.array([as_of + 1]), None)[0]
     assert np.ptp(offset[1:]) > 0.5, "something is in fashion"
     for user, user_id in enumerate(user_ids(len(HISTORIES)), start=1):
         if not HISTORIES[user - 1]:

@@ -73,6 +73,8 @@ class ScoringEngine:
                 f"{bundle.graph(graph)}: inputs {found}, this version feeds {INPUTS}; export "
                 "it again"
             )
+        # of the log and the time that were asked for last: one for all shards of a run
+        self._trend_of: tuple[Events, int | None, Float32] | None = None
         logger.info("engine graph=%s provider=%s threads=%d", graph, self.provider, threads)
 
     @property
@@ -155,12 +157,14 @@ class ScoringEngine:
     def _trend(self, known: Events, as_of: int | None) -> Float32:
         """What is added to everybody's logits at the time of the request, or the latest event's.
         (V + 1,)"""
-        index = trend_of(self.bundle, known, until=None)
-        if index is None or not len(known):
+        if self.bundle.trend_hours is None or not len(known):
             return np.zeros(self.bundle.n_items + 1, dtype=np.float32)
-        at = int(known.timestamp.max()) if as_of is None else as_of
-        offset: Float32 = index.offset(np.array([at + 1]), None)[0]
-        return offset
+        if self._trend_of is None or self._trend_of[0] is not known or self._trend_of[1] != as_of:
+            index = trend_of(self.bundle, known, until=None)
+            assert index is not None, "the bundle has a trend"
+            at = int(known.timestamp.max()) if as_of is None else as_of
+            self._trend_of = (known, as_of, index.offset(np.array([at + 1]), None)[0])
+        return self._trend_of[2]
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32]:
         """The graph's outputs for one batch, NaN refused."""

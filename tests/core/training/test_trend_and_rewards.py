@@ -11,9 +11,10 @@ from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.models.predict import user_vectors
-from recsys_core.models.trend import trend_of
+from recsys_core.models.trend import HasTrend, TrendIndex, frozen_trend, trend_of
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
+from recsys_core.training import validation as validation_module
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
 from recsys_core.training.fit_rnn import RnnTrainer
 from recsys_core.training.log_until import LogUntil
@@ -22,6 +23,7 @@ from recsys_core.training.rewards import Rewards
 from recsys_core.training.validation import Validation
 from tests.core.training.test_fit_rnn import embeddings_of
 from tests.markov_log import CPU, N_ITEMS, STAGE_ONE, STAGE_TWO, START
+from tests.serving_world import make_model
 
 HOUR = 3_600_000_000
 HOURS, CUT_HOUR = 60, 50
@@ -91,6 +93,41 @@ def test_a_model_with_the_trend_follows_the_fashion_without_being_trained_again(
     fresh = log_likelihood(trending, events, until=None)
     assert fresh > log_likelihood(plain, events, until=None) + 0.3
     assert fresh > log_likelihood(trending, events, until=cut) + 0.3, "a stale trend"
+
+
+def test_validation_counts_a_trend_once_and_freezes_it_at_its_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = fashion_events(users=40)
+    cuts = [Cut.at(events, START + hours * HOUR, n_items=N_ITEMS) for hours in (40, CUT_HOUR)]
+    counted: list[Cut] = []
+
+    def counting(config: HasTrend, events: Events, cut: Cut) -> TrendIndex | None:
+        counted.append(cut)
+        return frozen_trend(config, events, cut)
+
+    monkeypatch.setattr(validation_module, "frozen_trend", counting)
+    validation = Validation(
+        events,
+        period=Period(*cuts),
+        kind="successive",
+        seen_filter=False,
+        metric_name="mrr@20",
+        limit=10_000,
+        rng=np.random.default_rng(1),
+    )
+    model = make_model(n_items=N_ITEMS, trend_hours=1.0)
+    some = np.arange(len(validation.targets)) % 3 == 0
+    whole, part = validation.trend(model), validation.among(some).trend(model)
+    assert counted == cuts[:1]
+    assert whole is not None
+    assert part is not None
+    np.testing.assert_array_equal(whole(np.flatnonzero(some)), part(slice(None)))
+    at_cut = trend_of(model.config, events, until=None)
+    assert at_cut is not None
+    now = at_cut.offset(np.array([cuts[0].time]), None)
+    np.testing.assert_array_equal(whole(slice(None)), np.repeat(now, len(some), axis=0))
+    assert validation.trend(make_model(n_items=N_ITEMS)) is None
 
 
 BUY, RETURN = 0, 1

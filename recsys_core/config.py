@@ -9,24 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recsys_core.errors import ConfigError
 from recsys_core.sections import (
-    DaysSplit,
     Evaluate,
-    EventsSplit,
     ExportOnnx,
     Features,
     Gate,
-    Ingest,
-    LeaveOneOutSplit,
     Publish,
-    QuantileSplit,
     Refit,
     Register,
     Score,
-    Sessionize,
-    Snapshot,
     TrainEmbeddings,
     TrainMemory,
     TrainRnn,
+)
+from recsys_core.sections_of_data import (
+    DaysSplit,
+    EventsSplit,
+    Ingest,
+    LeaveOneOutSplit,
+    QuantileSplit,
+    Sessionize,
+    Snapshot,
     Validate,
 )
 

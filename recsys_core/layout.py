@@ -59,11 +59,21 @@ class Layout:
 
     @property
     def item_features(self) -> Path:
-        return self.stage("ingest") / "items.parquet"
+        return self._features / "items.parquet"
 
     @property
     def user_features(self) -> Path:
-        return self.stage("ingest") / "users.parquet"
+        return self._features / "users.parquet"
+
+    @property
+    def declared_features(self) -> Path:
+        """What the card declares of both; there even where it declares none, so that whoever reads
+        features may depend on their folder alone."""
+        return self._features / "declared.json"
+
+    @property
+    def _features(self) -> Path:
+        return self.stage("ingest") / "features"
 
     @property
     def oracle(self) -> Path:

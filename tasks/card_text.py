@@ -12,7 +12,7 @@ import yaml
 from recsys_core.data.guess import Guess, Roles
 from recsys_core.data.guess_features import Table
 from recsys_core.data.suggestions import Gap, Incomplete
-from recsys_core.sections import SplitParams
+from recsys_core.sections_of_data import SplitParams
 from tasks.sample import Sample
 
 COMMENTS_FROM = 42

@@ -19,8 +19,9 @@ from recsys_core.data.duck import open_duckdb
 from recsys_core.data.sources import open_file
 from recsys_core.errors import ConfigError, TwotempoError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest
+from recsys_core.sections_of_data import Ingest
 from recsys_core.tables import read_events
+from tasks.card_settings import settings_without_use
 from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions
 from tasks.clock import Clock, check_clock
 from tasks.feature_kinds import kinds_read
@@ -58,6 +59,7 @@ def check_card(
             kinds_read(
                 params.features, {name: one.kind for name, one in card.item_features.items()}
             )
+        report.problems += settings_without_use(card, params.train_rnn)
         with _as_problem(report):
             check_clock(
                 Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),

@@ -18,7 +18,7 @@ from recsys_core.data.splits import make_split
 from recsys_core.data.suggestions import suggest_split
 from recsys_core.errors import DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import DaysSplit, EventsSplit, QuantileSplit, SplitParams
+from recsys_core.sections_of_data import DaysSplit, EventsSplit, QuantileSplit, SplitParams
 from tasks.sample import MEMORY_MB, Sample
 
 FEW_FOR_A_PART = 200

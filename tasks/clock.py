@@ -18,15 +18,8 @@ from recsys_core.artifacts import read_json
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
-from recsys_core.sections import (
-    DaysSplit,
-    Evaluate,
-    Gate,
-    SplitParams,
-    TrainEmbeddings,
-    TrainMemory,
-    TrainRnn,
-)
+from recsys_core.sections import Evaluate, Gate, TrainEmbeddings, TrainMemory, TrainRnn
+from recsys_core.sections_of_data import DaysSplit, SplitParams
 
 TimeKind = Literal["absolute", "relative", "rank"]
 

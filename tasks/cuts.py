@@ -1,5 +1,8 @@
 """The cuts of the sessionized log, and the validation targets that every choice is made on."""
 
+import numpy as np
+import numpy.typing as npt
+
 from recsys_core.artifacts import read_json
 from recsys_core.data.cuts import Cuts, cuts_of
 from recsys_core.data.events import Events
@@ -23,9 +26,18 @@ def read_cuts(layout: Layout, events: Events) -> Cuts:
 
 
 def validation_of(
-    events: Events, cuts: Cuts, evaluate: Evaluate, *, metric_name: str, seed: int
+    events: Events,
+    cuts: Cuts,
+    evaluate: Evaluate,
+    *,
+    metric_name: str,
+    seed: int,
+    wanted: npt.NDArray[np.bool_] | None = None,
 ) -> Validation:
-    """Validation targets, asked and ranked as those of the test; the same ones for every model."""
+    """Validation targets, asked and ranked as those of the test; the same ones for every model.
+
+    With `wanted` (N,) of these only the events that it marks.
+    """
     return Validation(
         events,
         period=cuts.validation_period,
@@ -34,4 +46,5 @@ def validation_of(
         metric_name=metric_name,
         limit=VALIDATION_TARGETS,
         rng=generator(seed, "validation targets"),
+        wanted=wanted,
     )

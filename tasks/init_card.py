@@ -28,7 +28,7 @@ from recsys_core.data.suggestions import (
 )
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest, SplitParams
+from recsys_core.sections_of_data import Ingest, SplitParams
 from recsys_core.tables import INTERACTIONS
 from tasks.card_text import Found, Line, card_lines, commented
 from tasks.sample import (

@@ -34,8 +34,8 @@ def known_features(layout: Layout, features: Features, cut: Cut) -> KnownFeature
     """
     if not features.items:
         return None
-    card = read_json(layout.resolved_card)
-    kinds = kinds_read(features, {name: one["kind"] for name, one in card["item_features"].items()})
+    declared = read_json(layout.declared_features)["item_features"]
+    kinds = kinds_read(features, {name: one["kind"] for name, one in declared.items()})
     vocabulary = Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY))
     ids = vocabulary.ids.slice(0, cut.n_items)
     table = read_table(layout.item_features, ITEM_TABLE).select([ITEM_ID, *kinds])

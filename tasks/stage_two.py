@@ -34,6 +34,8 @@ class Selected:
     curve: list[dict[str, float | int | str | None]]
     metric: float  # on validation, of the model
     metric_together: float
+    asked: dict[str, dict[str, int]]
+    """How many validation targets there were, were asked for, and why not the rest."""
 
 
 def with_t_star(params: TrainRnn, steps: StepSizes) -> TrainRnn:
@@ -109,6 +111,7 @@ def select_model(
         curve=_curve(fits),
         metric=validation.metric_of_model(model, log),
         metric_together=fits[TOGETHER].best_metric,
+        asked=validation.counted,
     )
 
 

@@ -22,6 +22,7 @@ from recsys_core.sections import Evaluate, Features, TrainEmbeddings, TrainRnn
 from recsys_core.tables import read_events
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit, Trainer
+from recsys_core.training.rewards import Rewards
 from recsys_core.training.validation import Validation
 from tasks.code import RUNNING, code_digest
 from tasks.cuts import read_cuts, validation_of
@@ -38,6 +39,7 @@ class TrainingData:
     cuts: Cuts
     type_weights: npt.NDArray[np.float32]  # of each event type
     type_names: tuple[str, ...]
+    reward_rule: Rewards
     device: torch.device
     checkpoints: Path
     fingerprint: str
@@ -48,6 +50,7 @@ class TrainingData:
         layout: Layout,
         stage: str,
         *sections: TrainEmbeddings | TrainRnn | Features | int | str,
+        reward_rule: Rewards,
     ) -> "TrainingData":
         """The sessionized log; checkpoints belong to it, to the sections and to this number of
         threads."""
@@ -56,6 +59,7 @@ class TrainingData:
             "sections": [
                 value if isinstance(value, int | str) else asdict(value) for value in sections
             ],
+            "rewards": asdict(reward_rule),
             "inputs": _digests(layout, stage)
             | _digests_of_features(layout, [one for one in sections if isinstance(one, Features)]),
             "code": code_digest(f"stages.{stage}", root=RUNNING),
@@ -71,6 +75,7 @@ class TrainingData:
             cuts=read_cuts(layout, events),
             type_weights=np.array(types["weights"], dtype=np.float32),
             type_names=tuple(types["names"]),
+            reward_rule=reward_rule,
             device=device,
             checkpoints=layout.checkpoints / stage,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
@@ -81,11 +86,21 @@ class TrainingData:
 
         An event with an earlier time whose item arrived later, in a late delivery, is not in it.
         """
-        return LogUntil(*known_part(self.events, cut), self.type_weights, self.type_names)
+        return LogUntil(
+            *known_part(self.events, cut), self.type_weights, self.type_names, self.reward_rule
+        )
 
     def validation(self, evaluate: Evaluate, *, metric_name: str, seed: int) -> Validation:
-        """Targets of the validation period for a model of what was known before it."""
-        return validation_of(self.events, self.cuts, evaluate, metric_name=metric_name, seed=seed)
+        """Targets of the validation period for a model of what was known before it: those with a
+        reward above 0."""
+        return validation_of(
+            self.events,
+            self.cuts,
+            evaluate,
+            metric_name=metric_name,
+            seed=seed,
+            wanted=self.reward_rule.wanted(self.events, self.type_names),
+        )
 
     def fit(
         self,
@@ -117,17 +132,24 @@ class TrainingData:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def rows_trained(data: TrainingData) -> dict[str, dict[str, int]]:
-    """How many events came in, how many the evaluated model learns from, and why not the rest."""
-    learned = int(data.log_until(data.cuts.test).counts.sum())
+def rows_trained(data: TrainingData, *, unwanted: bool) -> dict[str, dict[str, int]]:
+    """How many events came in, how many the evaluated model learns from, and why not the rest.
+
+    It learns from those with a reward of 0, the `unwanted`, or not.
+    """
+    log = data.log_until(data.cuts.test)
+    known = int(log.counts.sum())
+    learned = known if unwanted else len(log.wanted_rows)
     before = int(data.cuts.test.counts.sum())
     # of items that a later delivery brought: nobody could know them before the test period
     rows = {
         "in": len(data.events),
         "out": learned,
         "test": len(data.events) - before,
-        "late": before - learned,
+        "late": before - known,
     }
+    if learned < known:
+        rows["unwanted"] = known - learned
     return {"rows": rows}
 
 
@@ -155,7 +177,7 @@ def _digests(layout: Layout, stage: str) -> dict[str, str]:
 
 
 def _digests_of_features(layout: Layout, sections: Sequence[Features]) -> dict[str, str]:
-    """The card and the table of item features, where a section reads any."""
+    """What the card says of item features, and their table, where a section reads any."""
     read = any(section.items for section in sections)
-    files = (layout.resolved_card, layout.item_features) if read else ()
+    files = (layout.declared_features, layout.item_features) if read else ()
     return {path.name: sha256(path) for path in files if path.exists()}

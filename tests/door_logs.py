@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from recsys_core.artifacts import write_json
 from recsys_core.data.cards import DatasetCard, parse_card, write_resolved_card
 from recsys_core.layout import Layout
-from recsys_core.sections import Validate
+from recsys_core.sections_of_data import Validate
 from recsys_core.tables import INTERACTIONS
 from tasks.stages import validate
 from tests.small_logs import DAY, card_value

@@ -10,7 +10,6 @@ import torch
 
 from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
@@ -19,6 +18,7 @@ from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
+from recsys_core.sections import Read
 from recsys_core.serving.bundle import Graph, write_bundle
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.registry import add_version, promote
@@ -198,13 +198,12 @@ def tiny_bundle(base: Path) -> Path:
     folder = base / "tiny_bundle"
     if not (folder / "manifest.json").exists():
         folder.mkdir()
-        export_bundle(folder)
+        export_bundle(folder, model=make_model(), memory=make_memory())
     return folder
 
 
-def export_bundle(folder: Path) -> None:
-    """Export the tiny world's model into an empty folder."""
-    model, memory = make_model(), make_memory()
+def export_bundle(folder: Path, *, model: TwoTimeScale, memory: Memory) -> None:
+    """Export a model of the tiny world into an empty folder."""
     export_model(folder, model, memory)
     write_bundle(
         folder,

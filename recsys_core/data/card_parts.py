@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from recsys_core.data.simulator_config import SimulatorConfig
-from recsys_core.sections import FORBID_EXTRA
+from recsys_core.section_checks import FORBID_EXTRA
 from recsys_core.tables import UTC_MICROSECONDS
 
 GIVEN_GAP_SECONDS = 1800.0

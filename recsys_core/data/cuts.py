@@ -42,6 +42,10 @@ class Cut:
         """Which events are known. (N,)"""
         return events.within(self.counts)
 
+    def as_of(self, events: Events) -> int:
+        """When the latest known event was, in microseconds; 0 where there is none."""
+        return int(np.max(events.timestamp, where=self.known(events), initial=0))
+
     def since(self, hours: float) -> int:
         """The moment `hours` before the cut, in microseconds.
 
@@ -124,9 +128,14 @@ def known_part(events: Events, cut: Cut) -> tuple[Events, Cut]:
     strange = cut.known(events) & (events.item_idx > cut.n_items)
     if not strange.any():
         return events, cut
-    kept = events.where(np.asarray(events.item_idx) <= cut.n_items)
-    lacking = np.bincount(events.user_idx[strange], minlength=len(cut.counts))
-    return kept, Cut(cut.counts - lacking, cut.n_items, cut.time)
+    return part_of_log(events, cut, np.asarray(events.item_idx) <= cut.n_items)
+
+
+def part_of_log(events: Events, cut: Cut, keep: Bool) -> tuple[Events, Cut]:
+    """The events that `keep` (N,) marks, and the cut among them."""
+    left_out = cut.known(events) & ~keep
+    lacking = np.bincount(events.user_idx[left_out], minlength=len(cut.counts))
+    return events.where(keep), Cut(cut.counts - lacking, cut.n_items, cut.time)
 
 
 def _counts(events: Events, split: Split) -> tuple[Int64, Int64, Int64]:

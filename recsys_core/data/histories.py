@@ -7,15 +7,12 @@ user 7, events 2 to 5   ->   items            [  9   4   9   0   0 ]   0 is PAD
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-
-Read = Literal["gap", "request", "session", "type", "value"]
-"""What a network may read of an event beside its item."""
+from recsys_core.sections import Read
 
 EVENT_NUMBERS = (
     "gap_seconds",  # since the user's event before, -1 for the first
@@ -26,14 +23,6 @@ EVENT_NUMBERS = (
     "has_value",  # 1 where there is one
 )
 """What is known of an event beside its item, in the order of the last axis."""
-
-NUMBERS_READ: dict[Read, tuple[str, ...]] = {
-    "gap": ("gap_seconds",),
-    "request": ("request_seconds",),
-    "session": ("opens_session",),
-    "type": ("event_type",),
-    "value": ("value", "has_value"),
-}
 
 UNKNOWN = -1.0
 """A gap, a time until the request, a session flag or an event type that is not there."""
@@ -80,7 +69,8 @@ def gather_histories(
 
     T is the longest slice, at least 1. `user_idx`, `start` and `stop` are (B,); positions count a
     user's events from 0. Without `request` nobody knows when the last event is followed, and by
-    what: no event from `stop` on is looked at.
+    what: no event from `stop` on is looked at. A request for a time before the last event is read
+    as one for that event's (`models.requests.asked_early` counts such).
     """
     length = stop - start  # (B,)
     width = max(1, int(length.max(initial=0)))

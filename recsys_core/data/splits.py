@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from recsys_core.data.events import Events
 from recsys_core.errors import DataError
-from recsys_core.sections import DaysSplit, EventsSplit, LeaveOneOutSplit, TimeSplit
+from recsys_core.sections_of_data import DaysSplit, EventsSplit, LeaveOneOutSplit, TimeSplit
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 

@@ -17,7 +17,7 @@ from recsys_core.data.events import Events
 from recsys_core.data.log_facts import DAY_MICROSECONDS
 from recsys_core.data.splits import make_split
 from recsys_core.errors import DataError
-from recsys_core.sections import QuantileSplit, SplitParams
+from recsys_core.sections_of_data import QuantileSplit, SplitParams
 
 MINUTE, HOUR = 60, 3_600
 HALF_AN_HOUR = 30 * MINUTE

@@ -29,6 +29,8 @@ from recsys_core.evaluation.targets import queries
 from recsys_core.sections import Gate
 
 CANDIDATE = "two_time_scale"
+AT_SCORING = "two_time_scale_at_scoring"
+"""The candidate as scoring will ask it, where it reads when it is asked: what the gate judges."""
 FALLBACK = "popularity"
 
 
@@ -39,6 +41,8 @@ class Verdict:
     passed: bool
     reason: str
     metric: str
+    candidate: str
+    """What was judged: the candidate's row of the ranks."""
     floor: str
     margin: float
     min_targets: int
@@ -70,17 +74,20 @@ class ModelRanks:
 def judge(
     ranks: pa.Table, gate: Gate, *, metric: str, draws: int, rng: np.random.Generator
 ) -> Verdict:
-    """The verdict on the two-time-scale model, from the rows of RANKS.
+    """The verdict on the two-time-scale model, from the rows of RANKS: as it will be asked in
+    scoring, where it was ranked so too.
 
     Raises `ContractError` where candidate and floor were not ranked on the same targets.
     """
-    candidate, floor = _ranks_of(ranks, CANDIDATE), _ranks_of(ranks, gate.floor)
+    models = pc.unique(ranks.column(MODEL)).to_pylist()
+    name = AT_SCORING if AT_SCORING in models else CANDIDATE
+    candidate, floor = _ranks_of(ranks, name), _ranks_of(ranks, gate.floor)
     if not (
         np.array_equal(candidate.user_idx, floor.user_idx)
         and np.array_equal(candidate.position, floor.position)
     ):
         raise ContractError(
-            f"ranks: {CANDIDATE} has {len(candidate.rank)} targets, {gate.floor} has "
+            f"ranks: {name} has {len(candidate.rank)} targets, {gate.floor} has "
             f"{len(floor.rank)}, and they are not "
             "the same ones; run `evaluate` again"
         )
@@ -92,11 +99,12 @@ def judge(
     difference = (
         paired_difference(ours, theirs, user_idx, rng=rng, draws=draws) if targets else None
     )
-    passed, reason = _decide(difference, targets, gate, metric)
+    passed, reason = _decide(difference, targets, gate, f"{metric} of {name}")
     return Verdict(
         passed=passed,
         reason=reason,
         metric=metric,
+        candidate=name,
         floor=gate.floor,
         margin=gate.margin,
         min_targets=gate.min_targets,
@@ -108,14 +116,14 @@ def judge(
     )
 
 
-def _decide(difference: Interval | None, targets: int, gate: Gate, metric: str) -> tuple[bool, str]:
+def _decide(difference: Interval | None, targets: int, gate: Gate, what: str) -> tuple[bool, str]:
     if difference is None or targets < gate.min_targets:
         return (
             False,
             f"{targets} targets are too few to tell: gate.min_targets is {gate.min_targets}",
         )
     compared = (
-        f"{metric} of {CANDIDATE} - {gate.floor} is {difference.value:+.4f} "
+        f"{what} - {gate.floor} is {difference.value:+.4f} "
         f"[{difference.low:+.4f}, {difference.high:+.4f}] on {targets} targets"
     )
     if difference.high < -gate.margin:

@@ -18,7 +18,8 @@ trained on. A number that is not known has no part in the sum but for its own bu
 import torch
 from torch import Tensor, nn
 
-from recsys_core.data.histories import EVENT_NUMBERS, Read
+from recsys_core.data.histories import EVENT_NUMBERS
+from recsys_core.sections import Read
 
 GAP_BUCKETS = 30
 

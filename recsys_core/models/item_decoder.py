@@ -62,7 +62,8 @@ class FeatureDecoder(nn.Module):
             )
         tables = [nn.EmbeddingBag(codes, EMBEDDING, mode="sum") for codes in config.n_codes]
         for table in tables:
-            # a fit may never have met "unknown": it then says nothing, where a draw would
+            # a fit may never have met "unknown", code 0: what it never learned then says nothing,
+            # where a draw would speak for every later item that is unknown
             nn.init.zeros_(table.weight[0])
         self.tables = nn.ModuleList(tables)
         self.read = nn.ModuleList(nn.Linear(EMBEDDING, FIELD) for _ in config.n_codes)

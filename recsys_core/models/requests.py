@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read, RequestTimes, gather_histories
+from recsys_core.data.histories import RequestTimes, gather_histories
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.fold_in import UserVectors
 from recsys_core.models.own_items import Own, gather_own
+from recsys_core.sections import Read
 
 Int64 = npt.NDArray[np.int64]
 
@@ -124,6 +125,65 @@ def make_requests(
         active=spec.is_active(history),
         own=gather_own(events, user_idx=user_idx, history=history, most=spec.remembered),
     )
+
+
+def request_at(
+    at: Int64 | int,
+    known: Events,
+    *,
+    user_idx: Int64,
+    history: Int64,
+    session_gap_seconds: float | None,
+) -> RequestTimes:
+    """The requests of users (B,) after their first `history` events, at one time or at (B,) times
+    in microseconds, of which nothing more is known.
+
+    Such a request opens a session where the user has been away for the gap; without one none does.
+    """
+    time = np.broadcast_to(np.asarray(at, dtype=np.int64), user_idx.shape)  # (B,)
+    opens = np.zeros(len(user_idx), dtype=bool)
+    if session_gap_seconds is not None:
+        last = last_times(known, user_idx=user_idx, history=history, of_nobody=time)
+        opens = time - last >= session_gap_seconds * 1e6
+    return RequestTimes(time, opens)
+
+
+def request_at_scoring(
+    as_of: int,
+    known: Events,
+    *,
+    user_idx: Int64,
+    history: Int64,
+    session_gap_seconds: float | None,
+) -> RequestTimes:
+    """The requests (B,) of a scoring run at `as_of`, or after each `history` where that has later
+    events."""
+    last = last_times(known, user_idx=user_idx, history=history, of_nobody=as_of)
+    return request_at(
+        np.maximum(last, as_of),
+        known,
+        user_idx=user_idx,
+        history=history,
+        session_gap_seconds=session_gap_seconds,
+    )
+
+
+def last_times(known: Events, *, user_idx: Int64, history: Int64, of_nobody: Int64 | int) -> Int64:
+    """When the last of each user's first `history` events was; `of_nobody` where there is none.
+    (B,)"""
+    last = np.array(np.broadcast_to(np.asarray(of_nobody, dtype=np.int64), user_idx.shape))
+    there = history > 0
+    last[there] = known.timestamp[known.offsets[user_idx[there]] + history[there] - 1]
+    return last
+
+
+def asked_early(at: Int64 | int, known: Events, *, user_idx: Int64, history: Int64) -> int:
+    """How many requests are for a time before the last of their first `history` events.
+
+    None should be; the time until such a request is read as none at all.
+    """
+    last = last_times(known, user_idx=user_idx, history=history, of_nobody=at)
+    return int(np.count_nonzero(last > at))
 
 
 def known_events(events: Events, n_items: int) -> Events:

@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 
 Float32 = npt.NDArray[np.float32]
@@ -82,12 +83,12 @@ class TrendIndex:
         other, at most two windows' entries each where they are not. M items cost O(B M) and one
         pass over the entries of those items.
         """
-        slots, row = np.unique(self._slot_of(at), return_inverse=True)  # (Q,) and (B,)
+        slots, row = np.unique(self.slot_of(at), return_inverse=True)  # (Q,) and (B,)
         return self._of_all(slots, row) if items is None else self._of_items(items, slots, row)
 
     def log_share_each(self, at: Int64, items: Int64) -> Float32:
         """log q of one item a row, each at its own time: (B,) and (B,) to (B,). PAD has 0."""
-        slot = self._slot_of(at)
+        slot = self.slot_of(at)
         # beyond the entries nothing is seen, and a row stays within its own item
         end = np.clip(slot - self.first_slot, 0, self.span - 1)
         begin = np.clip(slot - self.first_slot - SLOTS, 0, self.span - 1)
@@ -96,7 +97,8 @@ class TrendIndex:
         log_share = np.log1p(self.counted[after] - self.counted[before]) - self._log_total(slot)
         return np.where(items == 0, 0.0, log_share).astype(np.float32)
 
-    def _slot_of(self, at: Int64) -> Int64:
+    def slot_of(self, at: Int64) -> Int64:
+        """The slot of each time that is asked for; of a frozen trend at most that of its end."""
         return (at if self.until is None else np.minimum(at, self.until)) // self.slot_us
 
     def _log_total(self, slots: Int64) -> Float64:
@@ -115,26 +117,17 @@ class TrendIndex:
     def _of_all(self, slots: Int64, row: Int64) -> Float32:
         """Of all items: a window that slides from slot to slot. (B, V + 1)"""
         log_share = np.empty((len(row), self.n_items + 1), dtype=np.float32)
-        log_total = self._log_total(slots)
-        counts = np.zeros(self.n_items + 1, dtype=np.int32)
+        slide = TrendSlide(self)
         rows = np.split(np.argsort(row, kind="stable"), np.cumsum(np.bincount(row))[:-1])
-        last_begin = last_end = 0
-        windows = zip(*self._window(slots), strict=True)
-        for index, (begin, end) in enumerate(windows):
-            self._add(counts, np.add, slice(max(last_end, begin), end))
-            self._add(counts, np.subtract, slice(last_begin, min(begin, last_end)))
-            last_begin, last_end = begin, end
+        for index, slot in enumerate(slots.tolist()):
+            seen, log_count, log_total = slide.to(slot)
             first, *others = rows[index]
             line = log_share[first]
-            line[:] = -log_total[index]
-            seen = np.flatnonzero(counts)
-            line[seen] = np.log1p(counts[seen]) - log_total[index]
+            line[:] = -log_total
+            line[seen] += log_count
             line[0] = 0.0
             log_share[others] = line
         return log_share
-
-    def _add(self, counts: Int32, change: np.ufunc, entries: slice) -> None:
-        change.at(counts, self.item_by_time[entries], self.count_by_time[entries])
 
     def _of_items(self, items: Int64, slots: Int64, row: Int64) -> Float32:
         """Of some items: what each of their entries adds and takes away, summed up. (B, M)"""
@@ -167,6 +160,69 @@ class TrendIndex:
         return np.cumsum(at_place)[place]
 
 
+class TrendSlide:
+    """A window that moves from one request to the next: where these rise in time, each entry comes
+    in once and goes out once."""
+
+    def __init__(self, index: TrendIndex) -> None:
+        self.index = index
+        self._counts = np.zeros(index.n_items + 1, dtype=np.int32)
+        self._begin = self._end = 0
+
+    def to(self, slot: int) -> tuple[Int64, Float32, float]:
+        """The items of the window before a slot (E,), log(1 + count) of each, and the logarithm of
+        what all are divided by: log q of an item is the one, or 0, less the other."""
+        index = self.index
+        begin = int(np.searchsorted(index.slot_by_time, slot - SLOTS))
+        end = int(np.searchsorted(index.slot_by_time, slot))
+        if begin < self._begin:
+            self._counts[:] = 0
+            self._begin = self._end = begin
+        self._add(np.add, slice(max(self._end, begin), end))
+        self._add(np.subtract, slice(self._begin, min(begin, self._end)))
+        self._begin, self._end = begin, end
+        seen = np.flatnonzero(self._counts != 0)  # of bools it takes an eighth of the time
+        log_count = np.log(self._counts[seen] + np.float32(1.0), dtype=np.float32)
+        total = index.counted_by_time[end] - index.counted_by_time[begin] + index.n_items
+        return seen, log_count, float(np.log(total))
+
+    def _add(self, change: np.ufunc, entries: slice) -> None:
+        index = self.index
+        change.at(self._counts, index.item_by_time[entries], index.count_by_time[entries])
+
+    def offsets(self, at: Int64) -> "Offsets":
+        """What the trend adds to the logits of requests (B,), best in the order of time."""
+        index = self.index
+        rows, items, logs = [], [], []
+        base = np.empty(len(at), dtype=np.float32)
+        last = None
+        for row, slot in enumerate(index.slot_of(at).tolist()):
+            if slot != last:
+                seen, log_count, log_total = self.to(slot)
+                last = slot
+            rows.append(len(seen))
+            items.append(seen)
+            logs.append(log_count)
+            base[row] = -log_total
+        temperature = np.float32(index.temperature)
+        return Offsets(
+            row=np.repeat(np.arange(len(at)), rows),
+            item=np.concatenate([*items, np.zeros(0, dtype=np.int64)]),
+            more=np.asarray(np.concatenate([*logs, base[:0]]) / temperature, dtype=np.float32),
+            base=base / temperature,
+        )
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """What a trend adds to the logits of B requests: `base` to those of each, `more` to some."""
+
+    row: Int64  # (E,)
+    item: Int64  # (E,)
+    more: Float32  # (E,)
+    base: Float32  # (B,)
+
+
 class HasTrend(Protocol):
     """What says whether a model has a trend, and which: its configuration."""
 
@@ -191,6 +247,16 @@ def trend_of(config: HasTrend, events: Events, *, until: int | None) -> TrendInd
         temperature=config.trend_temperature,
         until=until,
     )
+
+
+def frozen_trend(config: HasTrend, events: Events, cut: Cut) -> TrendIndex | None:
+    """The trend of a model as it was known at a cut, whenever it is asked for.
+
+    Raises `ConfigError` where each user is cut at a moment of their own.
+    """
+    if config.trend_hours is None:
+        return None
+    return trend_of(config, events, until=cut.one_time("a trend"))
 
 
 def index_trend(

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from recsys_core.data.histories import EVENT_NUMBERS, Read
+from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.blocks import Drop, Stack, keep_all
@@ -32,6 +32,7 @@ from recsys_core.models.event_reader import EventReader
 from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
 from recsys_core.models.requests import InputSpec
+from recsys_core.sections import Read
 
 SMALLEST_SQUARE = 1e-12
 """Added to a squared length before dividing by it: the zero vector stays zero."""

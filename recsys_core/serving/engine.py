@@ -16,9 +16,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
-from recsys_core.models.requests import make_requests
+from recsys_core.models.requests import make_requests, request_at
 from recsys_core.models.trend import trend_of
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
 
@@ -74,6 +73,8 @@ class ScoringEngine:
                 f"{bundle.graph(graph)}: inputs {found}, this version feeds {INPUTS}; export "
                 "it again"
             )
+        # of the log and the time that were asked for last: one for all shards of a run
+        self._trend_of: tuple[Events, int | None, Float32] | None = None
         logger.info("engine graph=%s provider=%s threads=%d", graph, self.provider, threads)
 
     @property
@@ -139,7 +140,11 @@ class ScoringEngine:
                 request=None
                 if as_of is None
                 else request_at(
-                    as_of, known, user_idx[rows], session_gap=self.bundle.session_gap_seconds
+                    as_of,
+                    known,
+                    user_idx=user_idx[rows],
+                    history=history[rows],
+                    session_gap_seconds=self.bundle.session_gap_seconds,
                 ),
             )
             pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
@@ -152,12 +157,14 @@ class ScoringEngine:
     def _trend(self, known: Events, as_of: int | None) -> Float32:
         """What is added to everybody's logits at the time of the request, or the latest event's.
         (V + 1,)"""
-        index = trend_of(self.bundle, known, until=None)
-        if index is None or not len(known):
+        if self.bundle.trend_hours is None or not len(known):
             return np.zeros(self.bundle.n_items + 1, dtype=np.float32)
-        at = int(known.timestamp.max()) if as_of is None else as_of
-        offset: Float32 = index.offset(np.array([at + 1]), None)[0]
-        return offset
+        if self._trend_of is None or self._trend_of[0] is not known or self._trend_of[1] != as_of:
+            index = trend_of(self.bundle, known, until=None)
+            assert index is not None, "the bundle has a trend"
+            at = int(known.timestamp.max()) if as_of is None else as_of
+            self._trend_of = (known, as_of, index.offset(np.array([at + 1]), None)[0])
+        return self._trend_of[2]
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32]:
         """The graph's outputs for one batch, NaN refused."""
@@ -169,17 +176,6 @@ class ScoringEngine:
                 "roll back to an earlier version, or train it again with a smaller learning rate"
             )
         return items, scores
-
-
-def request_at(
-    as_of: int, known: Events, user_idx: Int64, *, session_gap: float | None
-) -> RequestTimes:
-    """Requests of users (B,) at one time; without a session gap none opens a session."""
-    final = known.offsets[user_idx + 1] - 1  # (B,) of who has no event: not read
-    opens = np.zeros(len(user_idx), dtype=bool)
-    if session_gap is not None and len(known):
-        opens = as_of - known.timestamp[final] >= session_gap * 1e6
-    return RequestTimes(np.full(len(user_idx), as_of, dtype=np.int64), opens)
 
 
 def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read, RequestTimes, gather_histories
+from recsys_core.data.histories import RequestTimes, gather_histories
 from recsys_core.models.fold_in import UserVectors
+from recsys_core.sections import Read
 from recsys_core.training.windows import Windows
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN, Read
+from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN
+from recsys_core.sections import Read
 
 HIDDEN: dict[str, dict[str, float]] = {
     "request": {"request_seconds": UNKNOWN, "opens_session": UNKNOWN},

@@ -3,7 +3,8 @@
     s(u, i) = <phi_u, v_i> + b_i
     loss    = mean over events of -log softmax(s) + l2 (|phi_u|^2 + |v_i|^2) / 2
 
-The softmax is sampled, with log q correction; only rows that a batch touches are updated.
+The softmax is sampled, with log q correction; only rows that a batch touches are updated. Events
+with a reward of 0 are none to learn from here (`rewards.py`).
 """
 
 from collections.abc import Iterator
@@ -53,13 +54,15 @@ class EmbeddingTrainer:
         self._validation = validation
         self.metric_name = "" if validation is None else validation.metric_name
         weights = log.weights(params.half_life_days)
-        frequency = log.item_frequency(weights)
-        self._rows = log.rows
+        self._rows = log.wanted_rows
+        frequency = log.item_frequency(weights, self._rows)
         self._weights = weights
         self._sampler = NegativeSampler(
             torch.from_numpy(frequency), power=params.sampling_power, draws=params.negatives
         )
         users, items = initial_tables(log, frequency, dim=params.dim, seed=seed)
+        taught = np.bincount(log.events.user_idx[self._rows], minlength=len(users))
+        users[torch.from_numpy(taught == 0)] = 0.0  # whoever has nothing that was wanted
         self._users = RowTable(users.to(device), learning_rate=params.learning_rate)
         self._items = RowTable(items.to(device), learning_rate=params.learning_rate)
 

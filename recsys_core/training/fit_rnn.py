@@ -42,6 +42,7 @@ from recsys_core.training.optimisers import (
     rate_factor,
     set_learning_rate,
 )
+from recsys_core.training.rewards import Rewards
 from recsys_core.training.samplers import NegativeSampler, draws_of
 from recsys_core.training.validation import Validation
 from recsys_core.training.windows import (
@@ -93,9 +94,8 @@ class RnnTrainer:
         self.metric_name = "" if validation is None else validation.metric_name
         self._counts = log.counts
         self._weights = log.weights(params.half_life_days)
-        self._rewards = log.rewards(
-            params.rewards, low_value=params.low_value, low_value_reward=params.low_value_reward
-        )
+        assert log.reward_rule == Rewards.of(params), "the log's rule is that of the section"
+        self._rewards = log.rewards
         self.phase = phase
         if after is None:
             begun = initial_model(

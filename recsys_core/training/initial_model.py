@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recsys_core.data.features import mean_and_deviation
 from recsys_core.models.ablations import Ablation
@@ -159,7 +159,7 @@ def _initial_bias(
     return log_popularity(log.item_frequency(log.weights(params.half_life_days)))
 
 
-def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> None:
+def _initialise(name: str, parameter: Tensor, draws: torch.Generator) -> None:
     """Matrices uniform in +-1/sqrt(fan in), recurrent ones orthogonal per gate, biases zero
     but for that of what is read.
 
@@ -189,13 +189,8 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
 def _initialise_decoder(decoder: FeatureDecoder, *, seed: int) -> None:
     """As the networks, from draws of its own: those of the networks are what they are without it.
 
-    Code 0 says nothing to begin with: a fit may never meet it, and what it never learned would
-    speak for every later item that is unknown.
+    Code 0 stays what the decoder made it, nothing: see there.
     """
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init decoder"))
     for name, parameter in sorted(decoder.named_parameters()):
-        _initialise(name, parameter, draws)
-    with torch.no_grad():
-        for name, parameter in decoder.named_parameters():
-            if name.startswith("tables."):
-                parameter[0].zero_()
+        _initialise(name, parameter[1:] if name.startswith("tables.") else parameter, draws)

@@ -1,7 +1,6 @@
 """The part of the log that a fit may see: what is known at a cut."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 from recsys_core.errors import ConfigError
+from recsys_core.training.rewards import Rewards
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -32,6 +32,7 @@ class LogUntil:
     """Weight of each event type in the loss; None: all alike."""
     type_names: tuple[str, ...] = ()
     """Of the event types, where somebody asks for them by name."""
+    reward_rule: Rewards = field(default_factory=Rewards)
 
     @property
     def n_items(self) -> int:
@@ -66,29 +67,28 @@ class LogUntil:
             weight *= self.type_weights[self.events.event_type]
         return np.asarray(weight / weight[self.rows].mean(), dtype=np.float32)
 
-    def rewards(
-        self, by_type: Mapping[str, float], *, low_value: float | None, low_value_reward: float
-    ) -> Float32 | None:
-        """The reward of every event, from 0 to 1; None where nobody asks for any. (N,)
+    @property
+    def rewards(self) -> Float32 | None:
+        """The reward of every event, from 0 to 1; None where all are 1. (N,)"""
+        return self.reward_rule.of_events(self.events, self.type_names)
 
-        That of its type, and of what has a value of at most `low_value` no more than
-        `low_value_reward`. Raises `ConfigError` for a type that the log has not got.
+    @property
+    def wanted_rows(self) -> Int64:
+        """`rows` less those of events with a reward of 0, which nobody wants recommended.
+
+        Raises `ConfigError` where that leaves none of them.
         """
-        if not by_type and low_value is None:
-            return None
-        unknown = sorted(set(by_type) - set(self.type_names))
-        if unknown:
+        rows, wanted = self.rows, self.reward_rule.wanted(self.events, self.type_names)
+        if wanted is None:
+            return rows
+        kept = rows[wanted[rows]]
+        if len(rows) and not len(kept):
             raise ConfigError(
-                f"train_rnn.rewards names the event types {unknown}, the log has "
-                f"{list(self.type_names)}; name some of these"
+                f"train_rnn.rewards and low_value give all {len(rows)} events before the cut a "
+                "reward of 0, which leaves nothing to recommend; give some type more than 0, or "
+                "lower low_value"
             )
-        reward = np.ones(len(self.events), dtype=np.float32)
-        for code, name in enumerate(self.type_names):
-            reward[self.events.event_type == code] = by_type.get(name, 1.0)
-        if low_value is not None:
-            low = self.events.value <= low_value  # a missing value is not low
-            reward = np.where(low, np.minimum(reward, np.float32(low_value_reward)), reward)
-        return reward
+        return kept
 
     @property
     def item_counts(self) -> Int64:
@@ -96,9 +96,12 @@ class LogUntil:
         counts = np.bincount(self.events.item_idx[self.rows], minlength=self.n_items + 1)
         return counts.astype(np.int64)
 
-    def item_frequency(self, weights: Float32) -> npt.NDArray[np.float64]:
-        """Weighted events of each item, at least a thousandth for a known one. (V + 1,)"""
-        rows = self.rows
+    def item_frequency(
+        self, weights: Float32, rows: Int64 | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Weighted events of each item, at least a thousandth for a known one; of some of the
+        `rows`, or all. (V + 1,)"""
+        rows = self.rows if rows is None else rows
         frequency = np.bincount(
             self.events.item_idx[rows], weights=weights[rows], minlength=self.n_items + 1
         )

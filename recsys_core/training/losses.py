@@ -30,8 +30,9 @@ Rows = tuple[Tensor, Tensor]
 """Vectors (N, D) and biases (N,) of items."""
 
 
-Offsets = Callable[[slice], Tensor]
-"""From rows of a batch to what is added to their logits of all items but PAD: (N', V)."""
+AddOffsets = Callable[[slice, Tensor], Tensor]
+"""Adds offsets to the logits (N', V) of some rows of a batch, of all items but PAD, in place; and
+returns what besides is added to all logits of a row, which no softmax sees: (N',)."""
 
 
 class SampledLoss(Protocol):
@@ -58,7 +59,7 @@ def full_softmax(
     weights: Tensor,
     cells: int,
     rewards: Tensor | None = None,
-    offsets: Offsets | None = None,
+    offsets: AddOffsets | None = None,
 ) -> Tensor:
     """The mean over rows of weight * loss in the full softmax: -log p(target), or by rewards. ()
 
@@ -86,7 +87,7 @@ class _FullSoftmax(torch.autograd.Function):
         weights: Tensor,
         cells: int,
         rewards: Tensor | None,
-        offsets: Offsets | None,
+        offsets: AddOffsets | None,
     ) -> Tensor:
         rows = max(1, cells // len(table))
         real, real_bias, target = table[1:], bias[1:], targets - 1
@@ -101,7 +102,8 @@ class _FullSoftmax(torch.autograd.Function):
             # under autocast the three products run in bfloat16, all else in float32
             logits = torch.addmm(real_bias, vectors[part], real.T).to(vectors.dtype)  # (N', V)
             if offsets is not None:
-                logits += offsets(part)
+                of_all = offsets(part, logits)  # (N',)
+                loss += (of_all * (share[part] - rewarded[part])).sum()
             at_target = logits.gather(1, target[part].unsqueeze(1))  # (N', 1)
             if rewards is not None:
                 at_target *= rewards[part].unsqueeze(1)

@@ -7,16 +7,18 @@ under a sampled loss those of the batch alone, and it is updated by rows.
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys_core.models.trend import TrendIndex
+from recsys_core.models.trend import TrendIndex, TrendSlide
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch
 from recsys_core.training.dense_table import DenseTable
 from recsys_core.training.item_mixing import ItemMixing
 from recsys_core.training.losses import (
-    Offsets,
+    AddOffsets,
     Rows,
     SampledLoss,
     bpr_max,
@@ -66,27 +68,29 @@ class SoftmaxObjective:
             values = self._mixing.whole(values, self._mixing.lam(draws))
         table = self._item_rows(values[:, :-1])  # (V + 1, D)
         vectors = queries(torch.nn.functional.embedding(batch.items, table))  # (N, D)
+        target, weight, reward = batch.target, batch.weight, batch.reward
+        offsets = None
+        if self._trend is not None:
+            # in the order of time the window of the trend slides from one target to the next
+            order = np.argsort(batch.at, kind="stable")
+            offsets = _offsets(self._trend, batch.at[order])
+            rows = torch.from_numpy(order).to(device)
+            vectors, target, weight = vectors[rows], target[rows], weight[rows]
+            reward = None if reward is None else reward[rows]
         with _bfloat16(device):
             loss = full_softmax(
                 vectors,
-                batch.target,
+                target,
                 items=(table, values[:, -1]),
-                weights=batch.weight,
-                rewards=batch.reward,
-                offsets=self._offsets(batch),
+                weights=weight,
+                rewards=reward,
+                offsets=offsets,
                 cells=SOFTMAX_CELLS[device.type],
             )
         if self._pull:
             (positive,) = self.table.gather([batch.target])  # (N, D + 1)
             loss = loss + self._pull * pull(positive, self._anchor[batch.target]).mean()
         return loss
-
-    def _offsets(self, batch: Batch) -> Offsets | None:
-        """What the trend adds to the logits of some targets: (N', V)."""
-        trend, device = self._trend, batch.target.device
-        if trend is None:
-            return None
-        return lambda part: torch.from_numpy(trend.offset(batch.at[part], None)[:, 1:]).to(device)
 
 
 class SampledObjective:
@@ -155,6 +159,20 @@ class SampledObjective:
 
     def _scored(self, rows: Tensor) -> Rows:
         return self._item_rows(rows[:, :-1]), rows[:, -1]
+
+
+def _offsets(trend: TrendIndex, at: npt.NDArray[np.int64]) -> AddOffsets:
+    """What a trend adds to the logits of targets at the times `at` (N,), which rise."""
+    slide = TrendSlide(trend)
+
+    def add(part: slice, logits: Tensor) -> Tensor:
+        found = slide.offsets(at[part])
+        place = torch.from_numpy(found.row * logits.shape[1] + found.item - 1)  # (E,) without PAD
+        more = torch.from_numpy(found.more).to(logits.device)
+        logits.view(-1).index_add_(0, place.to(logits.device), more)
+        return torch.from_numpy(found.base).to(logits.device)
+
+    return add
 
 
 def _bfloat16(device: torch.device) -> torch.autocast:

@@ -16,7 +16,7 @@ from recsys_core.evaluation.scorers import Trend, trend_at, vector_scorer
 from recsys_core.evaluation.targets import Targets, request_times, targets_of
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
-from recsys_core.models.trend import trend_of
+from recsys_core.models.trend import TrendIndex, frozen_trend
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TargetKind
 from recsys_core.training.log_until import LogUntil
@@ -42,7 +42,9 @@ class Validation:
         metric_name: str,
         limit: int,
         rng: np.random.Generator,
+        wanted: npt.NDArray[np.bool_] | None = None,
     ) -> None:
+        """`wanted` (N,) marks the events that may be asked for; None: all."""
         self.metric_name = metric_name
         self._events = events
         self._seen_filter = seen_filter
@@ -55,12 +57,25 @@ class Validation:
                 "its user, at least), so nothing can be chosen on it; make `split` in params.yaml "
                 "longer, unless no user of this log ever comes back"
             )
+        self.unwanted = 0
+        if wanted is not None:
+            asked = np.isin(targets.source_row, events.source_row[wanted])
+            self.unwanted = int(np.count_nonzero(~asked))
+            targets = targets.take(asked)
+            if len(targets) == 0:
+                raise DataError(
+                    f"all {self.unwanted} {kind} targets of the validation period have a reward of "
+                    "0, so nothing can be chosen on it; make `split` in params.yaml longer, or "
+                    "look at train_rnn.rewards and low_value"
+                )
+        self._wanted = len(targets)
         if len(targets) > limit:
             query = targets.query  # one query's targets stay together
             n_queries = int(query[-1]) + 1
             drawn = rng.choice(n_queries, max(1, limit * n_queries // len(targets)), replace=False)
             targets = targets.take(np.isin(query, drawn))
         self._targets = targets
+        self._trends: dict[tuple[int, float | None, float], TrendIndex | None] = {}
 
     def among(self, members: npt.NDArray[np.bool_]) -> "Validation":
         """The same for some of the targets (N,) alone; of a query all or none."""
@@ -74,16 +89,29 @@ class Validation:
         return self._targets
 
     @property
+    def counted(self) -> dict[str, dict[str, int]]:
+        """How many targets the period has, how many are asked for, and why not the rest."""
+        found, asked = self._wanted + self.unwanted, len(self._targets)
+        counts = {"in": found, "out": asked, "not_drawn": self._wanted - asked}
+        if self.unwanted:
+            counts["unwanted"] = self.unwanted
+        return {"validation_targets": counts}
+
+    @property
     def request(self) -> RequestTimes:
         """When the targets are asked for."""
         return request_times(self._events, self._targets, n_items=self._before.n_items)
 
     def trend(self, model: TwoTimeScale) -> Trend | None:
-        """What the trend of a model adds to its logits, of what was known before the period."""
-        if model.config.trend_hours is None:
-            return None
-        index = trend_of(model.config, self._events, until=self._before.one_time("a trend"))
-        return trend_at(index, self._targets)
+        """What the trend of a model adds to its logits, of what was known before the period.
+
+        It is counted once for all models with a trend like this one's, and for `among` too.
+        """
+        config = model.config
+        key = (config.n_items, config.trend_hours, config.trend_temperature)
+        if key not in self._trends:
+            self._trends[key] = frozen_trend(config, self._events, self._before)
+        return trend_at(self._trends[key], self._targets)
 
     def metric(
         self,

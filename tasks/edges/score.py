@@ -16,7 +16,7 @@ from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
 from recsys_core.layout import Layout
-from recsys_core.models.requests import known_events
+from recsys_core.models.requests import asked_early, known_events
 from recsys_core.sections import Score
 from recsys_core.serving.bundle import Bundle, read_bundle
 from recsys_core.serving.engine import ScoringEngine
@@ -82,14 +82,15 @@ def score_shards(
     """Score the shards that are missing; `user_idx` is in the order of the users' ids."""
     facts = folder.facts
     known = known_events(events, engine.bundle.spec.n_items)
-    nothing_known = int(np.count_nonzero(np.diff(known.offsets)[user_idx] == 0))
+    history = np.diff(known.offsets)[user_idx]
     logger.info(
         "event=histories provider=%s events=%d unknown_item_events_left_out=%d "
-        "users_without_known_events=%d",
+        "users_without_known_events=%d users_asked_before_their_last_event=%d",
         engine.provider,
         len(events),
         len(events) - len(known),
-        nothing_known,
+        int(np.count_nonzero(history == 0)),
+        asked_early(facts.as_of, known, user_idx=user_idx, history=history),
     )
     started, done = time.perf_counter(), 0
     for number in folder.missing():

@@ -27,7 +27,7 @@ from recsys_core.data.snapshots import Delivery, append_part, replace_table
 from recsys_core.data.sources import Source, log_files, open_file, open_files
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest, Snapshot
+from recsys_core.sections_of_data import Ingest, Snapshot
 from tasks.postgres import copy_out
 from tasks.settings import read_settings
 from tasks.step import main

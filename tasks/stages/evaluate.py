@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.cuts import Cut, Cuts
 from recsys_core.data.events import Events
 from recsys_core.data.histories import RequestTimes
@@ -49,8 +49,8 @@ from recsys_core.layout import Layout
 from recsys_core.models.history_model import HistoryModel
 from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import known_events
-from recsys_core.models.trend import trend_of
+from recsys_core.models.requests import asked_early, known_events, request_at_scoring
+from recsys_core.models.trend import frozen_trend
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import BaselineName, Evaluate
 from recsys_core.tables import (
@@ -72,6 +72,9 @@ logger = logging.getLogger(__name__)
 
 MODEL = "two_time_scale"
 NETWORKS = "networks"
+AT_SCORING = "two_time_scale_at_scoring"
+"""The same model asked when scoring would ask it: not when the target happened, which nobody knows
+beforehand, but at the last event of the log, or of the user where that is later."""
 WITHOUT_REQUEST = "two_time_scale_without_request"
 """The same model where nobody knows when it is asked."""
 ORACLE = "oracle"
@@ -90,12 +93,14 @@ class Asked:
     cuts: Cuts
     evaluate: Evaluate
     targets: Targets
+    session_gap_seconds: float | None
 
     @classmethod
     def read(cls, layout: Layout, evaluate: Evaluate) -> "Asked":
         events = read_events(layout.events)
         cuts = read_cuts(layout, events)
-        asked = cls(events, cuts, evaluate, _targets(events, cuts, evaluate, cuts.test.n_items))
+        targets = _targets(events, cuts, evaluate, cuts.test.n_items)
+        asked = cls(events, cuts, evaluate, targets, read_json(layout.session_gap)["seconds"])
         if len(asked.targets) == 0:
             raise DataError(
                 f"the test period has no {evaluate.targets} targets (an event with an earlier "
@@ -151,6 +156,12 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     report = {
         **headline(rows, compared, model=MODEL, metric=first_metric),
         **population(ranked, groups, ours, in_period=in_period),
+        "targets_before_their_last_event": asked_early(
+            ours.timestamp,
+            known_events(asked.events, model.input_spec.n_items),
+            user_idx=ours.user_idx.astype(np.int64),
+            history=ours.history.astype(np.int64),
+        ),
         **choices(chosen, evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
@@ -221,29 +232,31 @@ def _rank_all(
 def _model_scorers(
     model: TwoTimeScale, memory: Memory, asked: Asked, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
-    """The model; without the request time where it reads one; and the networks in it by themselves
-    where it has a memory too."""
+    """The model; where it reads the request, asked as in scoring, and without; and the networks in
+    it by themselves where it has a memory too."""
     spec = model.input_spec
     targets, known = asked.targets_for(spec.n_items), known_events(asked.events, spec.n_items)
+    user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
+    trend = trend_at(frozen_trend(model.config, asked.events, cut), targets)
 
     def queries_at(request: RequestTimes | None) -> Float32:
-        return user_vectors(
-            model,
-            known,
-            user_idx=targets.user_idx.astype(np.int64),
-            history=targets.history.astype(np.int64),
-            request=request,
-        )
+        return user_vectors(model, known, user_idx=user_idx, history=history, request=request)
 
-    trend = None
-    if model.config.trend_hours is not None:
-        until = cut.one_time("a trend")
-        trend = trend_at(trend_of(model.config, asked.events, until=until), targets)
+    def scorer(queries: Float32) -> Scorer:
+        return memory_scorer(model, memory, queries, known, targets, trend=trend)
+
     queries = queries_at(request_times(asked.events, targets, n_items=spec.n_items))
-    yield MODEL, memory_scorer(model, memory, queries, known, targets, trend=trend)
+    yield MODEL, scorer(queries)
     if spec.reads_request:
-        unasked = queries_at(None)
-        yield WITHOUT_REQUEST, memory_scorer(model, memory, unasked, known, targets, trend=trend)
+        at_scoring = request_at_scoring(
+            cut.as_of(asked.events),
+            known,
+            user_idx=user_idx,
+            history=history,
+            session_gap_seconds=asked.session_gap_seconds,
+        )
+        yield AT_SCORING, scorer(queries_at(at_scoring))
+        yield WITHOUT_REQUEST, scorer(queries_at(None))
     if memory.config.terms:
         yield (
             NETWORKS,

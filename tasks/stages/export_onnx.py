@@ -4,8 +4,6 @@ popularity as the fallback."""
 import logging
 from dataclasses import replace
 
-import numpy as np
-
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.cuts import MICROSECONDS_PER_HOUR, known_part
 from recsys_core.errors import ConfigError
@@ -46,7 +44,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     hours = read_json(layout.report("evaluate"))["recent_hours"]
     spec = replace(model.input_spec, remembered=memory.config.length)
     events, cut = known_part(log, cut)
-    as_of = int(np.max(events.timestamp, where=cut.known(events), initial=0))
+    as_of = cut.as_of(events)
     since = None if hours is None else as_of + 1 - round(hours * MICROSECONDS_PER_HOUR)
     popularity = fit_popularity_within(
         events, cut.counts, n_items=spec.n_items, since=since

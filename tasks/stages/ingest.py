@@ -21,7 +21,7 @@ from recsys_core.data.snapshot_manifest import snapshot_files
 from recsys_core.data.sources import Source, open_file, open_files, open_log, open_table
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
-from recsys_core.sections import Ingest
+from recsys_core.sections_of_data import Ingest
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,10 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
     shutil.rmtree(out, ignore_errors=True)  # another card may have had features or an oracle
     with open_duckdb(out.parent, memory_mb=MEMORY_MB) as connection:
         log, items, users, parts = _open(connection, card, folder, layout)
+        write_json(
+            layout.declared_features,
+            card.model_dump(mode="json", include={"item_features", "user_features"}),
+        )
         report = ingest_interactions(connection, log, card=card, path=layout.interactions)
         if items is not None and card.item_features:
             report["item_features"] = ingest_features(

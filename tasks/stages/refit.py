@@ -6,6 +6,7 @@ import shutil
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.layout import Layout
 from recsys_core.sections import Features, Refit, TrainEmbeddings, TrainMemory, TrainRnn
+from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
 from tasks.item_features import features_report, known_features, write_encoding
@@ -46,7 +47,10 @@ def run(
         train_rnn=train_rnn,
         train_memory=train_memory,
     )
-    data = TrainingData.read(layout, "refit", train_embeddings, train_rnn, features, seed)
+    rule = Rewards.of(train_rnn)
+    data = TrainingData.read(
+        layout, "refit", train_embeddings, train_rnn, features, seed, reward_rule=rule
+    )
     known = known_features(layout, features, data.cuts.end)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
@@ -68,7 +72,9 @@ def run(
         seed=seed,
         features=known,
     )
-    memory = counted(read_memory(remembered), data.events, data.cuts.end)
+    memory = counted(
+        read_memory(remembered), *rule.wanted_part(data.events, data.cuts.end, data.type_names)
+    )
     write_model(folder, model)
     write_encoding(folder, known)
     write_memory(folder, memory)

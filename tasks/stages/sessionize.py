@@ -16,7 +16,7 @@ from recsys_core.data.splits import make_split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
-from recsys_core.sections import Sessionize, SplitParams
+from recsys_core.sections_of_data import Sessionize, SplitParams
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.clock import Clock, check_clock
 from tasks.step import main

@@ -5,7 +5,8 @@ from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.models.fold_in import FoldIn
 from recsys_core.models.step_sizes import step_sizes
-from recsys_core.sections import Evaluate, TrainEmbeddings
+from recsys_core.sections import Evaluate, TrainEmbeddings, TrainRnn
+from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import (
     UNTIL_TEST,
@@ -22,15 +23,26 @@ def run(
     *,
     layout: Layout,
     train_embeddings: TrainEmbeddings,
+    train_rnn: TrainRnn,
     evaluate: Evaluate,
     first_metric: str,
     seed: int,
 ) -> None:
     """Write two sets of embeddings: of what was known before validation, and before the test
-    period; and how far events move a user's embedding by the first of them."""
+    period; and how far events move a user's embedding by the first of them.
+
+    Of stage two's section the rewards are read: an event with none teaches nothing here.
+    """
     check_clock(clock_of(layout), train_embeddings=train_embeddings)
     asked = (evaluate.targets, evaluate.seen_filter, first_metric)
-    data = TrainingData.read(layout, "train_embeddings", train_embeddings, *asked, seed)
+    data = TrainingData.read(
+        layout,
+        "train_embeddings",
+        train_embeddings,
+        *asked,
+        seed,
+        reward_rule=Rewards.of(train_rnn),
+    )
     selected, fit = select_embeddings(
         data, train_embeddings, evaluate=evaluate, metric_name=first_metric, seed=seed
     )
@@ -54,7 +66,7 @@ def run(
     write_json(
         layout.report("train_embeddings"),
         {
-            **rows_trained(data),
+            **rows_trained(data, unwanted=False),
             "best_epoch": fit.best_epoch,
             "epochs": len(fit.curve),
             "fold_in_l2": selected.fold_in_l2,

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.cuts import Cut, Cuts
 from recsys_core.data.events import Events
 from recsys_core.evaluation.ranks import candidates_at, is_candidate
@@ -20,9 +20,10 @@ from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.rng import generator
-from recsys_core.sections import Evaluate, TrainMemory
+from recsys_core.sections import Evaluate, TrainMemory, TrainRnn
 from recsys_core.tables import read_events
 from recsys_core.training.fit_memory import EpochOfMemory, fit_memory
+from recsys_core.training.rewards import Rewards
 from recsys_core.training.validation import Validation
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
@@ -39,18 +40,33 @@ FEWER = 4
 
 
 def run(
-    *, layout: Layout, train_memory: TrainMemory, evaluate: Evaluate, first_metric: str, seed: int
+    *,
+    layout: Layout,
+    train_memory: TrainMemory,
+    train_rnn: TrainRnn,
+    evaluate: Evaluate,
+    first_metric: str,
+    seed: int,
 ) -> None:
     """Write the memory that knows everything before the test period, and the one of before
-    validation."""
+    validation.
+
+    Of stage two's section the rewards are read: an event with none is not counted, and not fitted
+    on.
+    """
     check_clock(clock_of(layout), train_memory=train_memory)
     events = read_events(layout.events)
     cuts = read_cuts(layout, events)
+    rule, names = Rewards.of(train_rnn), tuple(read_json(layout.event_types)["names"])
+    wanted = rule.wanted(events, names)
     fitting = Fitting(
         events=events,
         cuts=cuts,
         model=read_model(layout.stage("train_rnn") / UNTIL_VALID),
-        validation=validation_of(events, cuts, evaluate, metric_name=first_metric, seed=seed),
+        validation=validation_of(
+            events, cuts, evaluate, metric_name=first_metric, seed=seed, wanted=wanted
+        ),
+        counted_at=rule.wanted_part(events, cuts.valid, names),
         params=train_memory,
         seen_filter=evaluate.seen_filter,
         seed=seed,
@@ -59,8 +75,9 @@ def run(
     memory, losses = fitting.fit(similar)
     folder = layout.stage("train_memory")
     write_memory(folder / UNTIL_VALID, memory)
-    write_memory(folder, counted(memory, events, cuts.test))
+    write_memory(folder, counted(memory, *rule.wanted_part(events, cuts.test, names)))
     report = {
+        **fitting.validation.counted,
         "rows": fitting.rows_counted(),
         "similar": {"chosen": str(similar), "loss": compared},
         "loss": losses,
@@ -79,6 +96,9 @@ class Fitting:
     cuts: Cuts
     model: TwoTimeScale
     validation: Validation
+    counted_at: tuple[Events, Cut]
+    """What the tables are counted on: the cut of validation, and the events in a log of those with
+    a reward above 0."""
     params: TrainMemory
     seen_filter: bool
     seed: int
@@ -143,7 +163,7 @@ class Fitting:
         )
         losses = {}
         for similar in models:
-            memory = counted(new_memory(fewer, self.cuts.valid, similar), *self._at_validation)
+            memory = counted(new_memory(fewer, self.cuts.valid, similar), *self.counted_at)
             losses[similar] = [epoch.loss for epoch in self._epochs(memory, fewer)][-1]
             logger.info("stage=train_memory similar='%s' loss=%.4f", similar, losses[similar])
         return min(models, key=losses.__getitem__), {str(one): losses[one] for one in models}
@@ -151,7 +171,7 @@ class Fitting:
     def fit(self, similar: Similar) -> tuple[Memory, list[float]]:
         """The memory of before validation, and the loss of each epoch."""
         params = self.params
-        memory = counted(new_memory(params, self.cuts.valid, similar), *self._at_validation)
+        memory = counted(new_memory(params, self.cuts.valid, similar), *self.counted_at)
         losses = []
         if params.terms and len(self.rows):
             for epoch in self._epochs(memory, params):
@@ -178,10 +198,6 @@ class Fitting:
             "networks": validation.metric_of_scorer(alone),
             "networks_and_memory_fitted_on_it": validation.metric_of_scorer(both),
         }
-
-    @property
-    def _at_validation(self) -> tuple[Events, Cut]:
-        return self.events, self.cuts.valid
 
     def _epochs(self, memory: Memory, params: TrainMemory) -> Iterator[EpochOfMemory]:
         return fit_memory(

@@ -5,6 +5,7 @@ from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.models.ablations import LEAK
 from recsys_core.sections import Evaluate, Features, TrainRnn
+from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
 from tasks.item_features import features_report, known_features, write_encoding
@@ -27,7 +28,10 @@ def run(
     and the learning curve that chose its epochs."""
     check_clock(clock_of(layout), train_rnn=train_rnn)
     asked = (evaluate.targets, evaluate.seen_filter, first_metric)
-    data = TrainingData.read(layout, "train_rnn", train_rnn, features, *asked, seed)
+    rule = Rewards.of(train_rnn)
+    data = TrainingData.read(
+        layout, "train_rnn", train_rnn, features, *asked, seed, reward_rule=rule
+    )
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))
     known = known_features(layout, features, data.cuts.valid)
@@ -60,8 +64,9 @@ def run(
     write_json(
         layout.report("train_rnn"),
         {
-            **rows_trained(data),
+            **rows_trained(data, unwanted=True),
             **features_report(known),
+            **selected.asked,
             "best_epochs": selected.epochs,
             "epochs": len(selected.curve),
             "t_star": model.config.t_star,

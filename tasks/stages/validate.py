@@ -43,7 +43,7 @@ from recsys_core.data.log_facts import (
 )
 from recsys_core.errors import DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import Validate
+from recsys_core.sections_of_data import Validate
 from recsys_core.tables import INTERACTIONS, VALID_INTERACTIONS, read_batches, table_writer
 from tasks.door import Door, Rule, judge, open_door
 from tasks.findings import EXAMPLES, Example, Findings, LogFinding, RowFinding

@@ -16,7 +16,7 @@ from recsys_core.config import (
 )
 from recsys_core.errors import ConfigError
 from recsys_core.layout import EDGES, STAGES
-from recsys_core.sections import DaysSplit, QuantileSplit
+from recsys_core.sections_of_data import DaysSplit, QuantileSplit
 from tests.small_logs import REPOSITORY
 
 

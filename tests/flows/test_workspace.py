@@ -215,6 +215,15 @@ def test_item_features_that_the_card_lacks_are_refused_before_anything_is_writte
     assert not folder.exists()
 
 
+def test_an_event_type_that_the_card_lacks_is_refused_before_anything_is_written(
+    checkout: Path,
+) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(ConfigError, match=r"rewards names refund, but the event types that"):
+        prepare(folder, checkout, "train_rnn.rewards={refund: 0.0}")
+    assert not folder.exists()
+
+
 def test_a_dataset_without_a_card_is_refused_before_anything_is_written(checkout: Path) -> None:
     folder = checkout / "runs" / "default"
     with pytest.raises(ConfigError, match=r"nowhere\.yaml, only cards of simulator;"):

@@ -175,6 +175,16 @@ def test_item_features_that_the_card_lacks_are_a_problem(tmp_path: Path) -> None
     assert any("features.items names genre, but" in problem for problem in report.problems)
 
 
+def test_settings_that_the_card_gives_nothing_for_are_problems(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(card_value()), encoding="utf-8")
+    asked = {"reads": ["value"], "rewards": {"return": 0.0}}
+    params = params_for("small", str(tmp_path), train_rnn=asked)
+    report = check_card(path, folder=tmp_path, params=params, today=TODAY)
+    for found in ("reads names value, but", "rewards names return, but"):
+        assert any(f"train_rnn.{found}" in problem for problem in report.problems)
+
+
 def test_a_card_that_is_wrong_is_a_problem(tmp_path: Path) -> None:
     (problem,) = check(tmp_path, None, cut_off="tomorrow").problems
     assert "small.yaml: cut_off: " in problem

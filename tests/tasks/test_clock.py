@@ -12,7 +12,7 @@ from recsys_core.config import Params
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
-from recsys_core.sections import QuantileSplit
+from recsys_core.sections_of_data import QuantileSplit
 from tasks.clock import Clock, TimeKind, check_clock, time_kind
 from tests.small_logs import params_for, run_stages
 
@@ -51,6 +51,18 @@ def test_what_asks_for_no_clock_passes() -> None:
             "train_rnn.half_life_days=null",
         ),
         ("train_rnn", PARAMS.train_rnn, "train_rnn.reads is [gap]", "train_rnn.reads=[]"),
+        (
+            "train_rnn",
+            replace(PARAMS.train_rnn, reads=(), trend_hours=1.5),
+            "train_rnn.trend_hours is 1.5",
+            "train_rnn.trend_hours=null",
+        ),
+        (
+            "train_rnn",
+            replace(PARAMS.train_rnn, reads=("type", "request", "session")),
+            "train_rnn.reads is [type, request, session]",
+            "train_rnn.reads=[type]",
+        ),
         (
             "train_memory",
             PARAMS.train_memory,
@@ -97,6 +109,7 @@ def test_where_each_is_cut_at_a_time_of_their_own_nothing_is_recent() -> None:
             replace(PARAMS.train_rnn, half_life_days=2),
             "train_rnn.half_life_days=null",
         ),
+        ("train_rnn", replace(PARAMS.train_rnn, trend_hours=1.5), "train_rnn.trend_hours=null"),
     ):
         with pytest.raises(ConfigError, match="leave_one_out") as caught:
             check_clock(clock, **{**CLOCKLESS, section: value})

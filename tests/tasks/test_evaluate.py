@@ -1,5 +1,6 @@
 """The stage `evaluate` in a workspace of its own: a random model, beside counts that are known."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.events import Events
+from recsys_core.data.histories import RequestTimes
 from recsys_core.data.oracle import Oracle, write_oracle
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError, DataError
@@ -34,6 +36,8 @@ from tests.serving_world import make_memory, make_model
 from tests.small_logs import contents
 
 N_KNOWN = 20
+GAP_HOURS = 9
+"""Who has been away so long opens a session."""
 CUT = 100 * HOUR
 SPLIT = Split(valid_start=80 * HOUR, test_start=CUT, end=120 * HOUR, as_of=120 * HOUR - 1)
 PARAMS = Evaluate(
@@ -73,6 +77,7 @@ def workspace(
     write_events(layout.events, events)
     write_json(layout.split, SPLIT.to_json())
     write_json(layout.time_kind, {"kind": time})
+    write_json(layout.session_gap, {"seconds": GAP_HOURS * 3600.0})
     first = np.array([events.timestamp[events.item_idx == item].min() for item in range(1, 26)])
     vocabulary = pa.table(
         {
@@ -110,15 +115,56 @@ def test_every_model_ranks_every_target(evaluated):
     assert report["rows"]["not_asked"] > 0
 
 
-def test_a_model_that_reads_the_request_is_ranked_with_its_time_and_without(tmp_path):
+def test_a_model_that_reads_the_request_is_ranked_with_its_time_as_in_scoring_and_without(tmp_path):
+    """Of a target the log tells when it was asked for; scoring asks at the last event before the
+    test period, or at the user's last one where that is later."""
     layout = workspace(tmp_path)
-    write_model(layout.stage("train_rnn"), make_model(n_items=N_KNOWN, reads=("request",)))
+    model = make_model(n_items=N_KNOWN, reads=("request", "session"))
+    write_model(layout.stage("train_rnn"), model)
     run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
     ranks = read_table(layout.ranks, RANKS).to_pandas()
-    names = ranks["model"].drop_duplicates().tolist()
-    assert names[:2] == ["two_time_scale", "two_time_scale_without_request"]
-    asked, unasked = (ranks[ranks["model"] == name]["rank"].to_numpy() for name in names[:2])
-    assert (asked != unasked).any()
+    names = ranks["model"].drop_duplicates().tolist()[:3]
+    assert names == [
+        "two_time_scale",
+        "two_time_scale_at_scoring",
+        "two_time_scale_without_request",
+    ]
+    by_row = {name: ranks[ranks["model"] == name]["rank"].to_numpy() for name in names}
+    events = small_events()
+    known = known_events(events, N_KNOWN)
+    last_of_log = events.timestamp[events.timestamp < CUT].max()
+    ours = ranks[(ranks["model"] == names[1])]
+    opened, later = [], []
+    for place, row in enumerate(ours.itertuples()):
+        start = events.offsets[row.user_idx]
+        own = known.offsets[row.user_idx]
+        before = np.count_nonzero(events.item_idx[start : start + row.position] <= N_KNOWN)
+        last = known.timestamp[own + before - 1] if before else last_of_log
+        at = max(last, last_of_log)
+        later.append(at > last_of_log)
+        opened.append(at - last >= GAP_HOURS * HOUR)
+        requests = {
+            "two_time_scale_at_scoring": RequestTimes(np.array([at]), np.array(opened[-1:])),
+            "two_time_scale_without_request": None,
+        }
+        if row.target > N_KNOWN:
+            continue
+        for name, request in requests.items():
+            vectors = user_vectors(
+                model,
+                known,
+                user_idx=np.array([row.user_idx]),
+                history=np.array([before]),
+                request=request,
+            )
+            scores = model.scores(torch.from_numpy(vectors)).detach().numpy()[0, 1:]
+            rank = np.count_nonzero(scores >= scores[row.target - 1] - 1e-5)
+            assert by_row[name][place] == rank, name
+    assert 0 < np.mean(opened) < 1
+    assert 0 < np.mean(later) < 1
+    for one, other in itertools.pairwise(names):
+        assert (by_row[one] != by_row[other]).any()
+    assert read_json(layout.report("evaluate"))["targets_before_their_last_event"] == 0
 
 
 def test_a_model_with_a_trend_is_ranked_by_what_was_popular_before_the_cut(tmp_path):

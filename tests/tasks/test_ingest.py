@@ -44,7 +44,7 @@ def test_the_report_counts_what_came_in(tmp_path: Path) -> None:
         "first_timestamp": "2023-11-14T22:13:20.000000Z",
         "last_timestamp": "2023-11-14T22:14:10.000000Z",
     }
-    written = ["card.json", "interactions.parquet", "parts.json"]
+    written = ["card.json", "features/declared.json", "interactions.parquet", "parts.json"]
     assert sorted(contents(layout.stage("ingest"))) == written
     assert read_json(layout.parts) == {"first_rows": [0], "taken": None, "unit_hint": None}
     assert read_resolved_card(layout.resolved_card) == read_card(layout.card("small"))
@@ -59,8 +59,9 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     assert one == two
     assert sorted(one) == [
         "ingest/card.json",
+        "ingest/features/declared.json",
+        "ingest/features/items.parquet",
         "ingest/interactions.parquet",
-        "ingest/items.parquet",
         "ingest/parts.json",
     ]
     assert layouts[0].report("ingest").read_bytes() == layouts[1].report("ingest").read_bytes()

@@ -12,7 +12,7 @@ from recsys_core.artifacts import read_json
 from recsys_core.data.cards import read_card
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import DaysSplit, QuantileSplit
+from recsys_core.sections_of_data import DaysSplit, QuantileSplit
 from tasks.init_card import Draft, draft_card
 from tests.small_logs import params_for, run_stages
 

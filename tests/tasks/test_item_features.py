@@ -19,6 +19,7 @@ from recsys_core.models.new_items import with_new_items
 from recsys_core.sections import Features, Refit
 from recsys_core.tables import read_events
 from recsys_core.training.item_mixing import KnownFeatures
+from recsys_core.training.rewards import Rewards
 from tasks.cuts import read_cuts
 from tasks.item_features import ENCODING, known_features, write_encoding
 from tasks.memory_files import write_memory
@@ -109,6 +110,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     train_embeddings.run(
         layout=layout,
         train_embeddings=params.train_embeddings,
+        train_rnn=params.train_rnn,
         evaluate=params.evaluate,
         first_metric=params.first_metric,
         seed=params.seed,
@@ -235,7 +237,7 @@ def test_both_stages_write_a_model_that_reads_features_and_their_encoding(layout
 
 def test_a_checkpoint_belongs_to_the_features_that_it_read(layout: Layout, tmp_path: Path) -> None:
     def fingerprint(layout: Layout, features: Features) -> str:
-        return TrainingData.read(layout, "train_rnn", features).fingerprint
+        return TrainingData.read(layout, "train_rnn", features, reward_rule=Rewards()).fingerprint
 
     other = make_workspace(tmp_path)
     ingest_items(other, described(i20="another"))

@@ -3,13 +3,19 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from recsys_core.artifacts import write_json
+from recsys_core.artifacts import read_json, write_json
 from recsys_core.errors import ContractError, DataError, ModelError
 from recsys_core.layout import Layout
+from recsys_core.models.own_items import gather_own
+from recsys_core.models.predict import user_vectors
+from recsys_core.models.requests import known_events, request_at
+from recsys_core.models.trend import trend_of
 from recsys_core.sections import Score
 from recsys_core.serving.engine import ScoringEngine, TopItems
 from recsys_core.serving.shards import read_score_run
@@ -17,11 +23,16 @@ from recsys_core.tables import ITEM_VOCABULARY, SCORES, write_events, write_tabl
 from tasks.edges.score import run
 from tests.serving_world import (
     HOSTILE,
+    MINUTE,
     N_ITEMS,
+    export_bundle,
     item_ids,
     make_events,
+    make_memory,
+    make_model,
     make_workspace,
     random_histories,
+    register_bundle,
     scoring_workspace,
     user_ids,
     vocabulary_table,
@@ -93,6 +104,25 @@ def test_what_is_left_out_of_histories_is_counted(
     assert "unknown_item_events_left_out=2 users_without_known_events=1" in caplog.text
     assert "provider=" in caplog.text
     assert "users_per_second=" in caplog.text
+
+
+def test_requests_before_a_users_last_event_are_counted(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`as_of` is the latest event, so that there are none; unless the split is of an earlier log,
+    here of one that ended half an hour before."""
+    split = read_json(layout.split)
+    for minutes in (0, 30):
+        write_json(layout.split, {**split, "as_of": split["as_of"] - minutes * MINUTE})
+        with caplog.at_level(logging.INFO):
+            run(layout=layout, score=SCORE)
+        known = [np.flatnonzero(np.array(history) <= N_ITEMS) for history in HISTORIES]
+        first = np.concatenate([[0], np.cumsum([len(history) for history in HISTORIES])])
+        end = first[-1] - 1 - minutes  # an event a minute
+        early = [len(of) > 0 and first[user] + of[-1] > end for user, of in enumerate(known)]
+        assert (sum(early) > 0) == (minutes > 0)
+        assert f"users_asked_before_their_last_event={sum(early)}" in caplog.text
+        caplog.clear()
 
 
 def test_a_user_of_unknown_items_alone_gets_the_prior(layout: Layout) -> None:
@@ -191,6 +221,42 @@ def test_two_workspaces_give_the_same_bytes(
         for workspace in (layout, other)
     )
     assert first == second
+
+
+def test_the_request_and_the_trend_of_the_moment_reach_the_table(tmp_path: Path) -> None:
+    """Whoever reads when they are asked and follows a trend: each user's items are those that the
+    model in torch names at the latest event, with the trend as it was then."""
+    layout = make_workspace(tmp_path, histories=HISTORIES, n_items=N_ITEMS + 2)
+    model, memory = make_model(trend_hours=0.5), make_memory()
+    folder = tmp_path / "trending"
+    folder.mkdir()
+    export_bundle(folder, model=model, memory=memory)
+    register_bundle(layout, folder)
+    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=100))
+    found: dict[str, list[str]] = {}
+    for row in scores_of(layout).to_pylist():
+        found.setdefault(row["user_id"], []).append(row["item_id"])
+    known, as_of = known_events(make_events(HISTORIES), N_ITEMS), read_json(layout.split)["as_of"]
+    trend = trend_of(model.config, known, until=None)
+    assert trend is not None
+    offset = trend.offset(np.array([as_of + 1]), None)[0]
+    assert np.ptp(offset[1:]) > 0.5, "something is in fashion"
+    for user, user_id in enumerate(user_ids(len(HISTORIES)), start=1):
+        if not HISTORIES[user - 1]:
+            continue
+        history = np.diff(known.offsets)[[user]]
+        asked = {"user_idx": np.array([user]), "history": history}
+        request = request_at(as_of, known, **asked, session_gap_seconds=1800.0)
+        query = torch.from_numpy(user_vectors(model, known, **asked, request=request))
+        own = gather_own(known, **asked, most=memory.config.length)
+        with torch.inference_mode():
+            both = memory(
+                query @ model.item_vectors.T + model.item_bias,
+                torch.from_numpy(model.input_spec.is_active(history)),
+                *map(torch.from_numpy, (own.items, own.numbers, own.user_numbers)),
+            )
+        best = np.argsort(-(both[0].numpy() + offset)[1:], kind="stable")[:5]
+        assert found[user_id] == [item_ids(N_ITEMS)[item] for item in best], user_id
 
 
 def test_without_a_champion(tmp_path: Path) -> None:

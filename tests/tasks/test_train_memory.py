@@ -64,6 +64,7 @@ def workspace(
     write_events(layout.events, events)
     write_json(layout.split, split.to_json())
     write_json(layout.time_kind, {"kind": time})
+    write_json(layout.event_types, {"names": ["keep", "return"], "weights": [1.0, 1.0]})
     first = pa.array(np.arange(1, N_ITEMS + 1), pa.int64()).cast(ITEM_VOCABULARY.field(2).type)
     ids = [f"i{item}" for item in range(1, N_ITEMS + 1)]
     columns = [pa.array(range(1, N_ITEMS + 1), pa.int32()), pa.array(ids), first]
@@ -72,10 +73,13 @@ def workspace(
     return layout
 
 
-def fit(layout: Layout, params: TrainMemory = PARAMS) -> Layout:
+def fit(
+    layout: Layout, params: TrainMemory = PARAMS, *, rewards: dict[str, float] | None = None
+) -> Layout:
     run(
         layout=layout,
         train_memory=params,
+        train_rnn=replace(SHARED.train_rnn, rewards=rewards or {}),
         evaluate=SHARED.evaluate,
         first_metric="mrr@20",
         seed=7,
@@ -145,6 +149,27 @@ def test_each_target_is_fitted_on_or_counted(fitted: Layout, tmp_path: Path) -> 
     few = fit(workspace(tmp_path, events=staying()), replace(PARAMS, targets=100, steps=1))
     rows = read_json(few.report("train_memory"))["rows"]
     assert rows == {"in": USERS * 7, "out": 100, "not_fitted_on": USERS * 7 - 100}
+
+
+def test_what_was_sent_back_is_neither_counted_nor_fitted_on(tmp_path: Path) -> None:
+    """With items of which every event is a return there is the memory of a log without them."""
+    events = staying()
+    types = np.where(events.item_idx > N_ITEMS // 2, 1, 0).astype(np.int8)
+    with_returns = workspace(tmp_path, events=replace(events, event_type=types))
+    popularity = replace(PARAMS, terms=("recent", "next"), windows=(None,))
+    both = fit(with_returns, popularity)
+    before = read_json(both.report("train_memory"))["validation_targets"]
+    assert before["in"] == before["out"]
+    bought = memories(fit(with_returns, popularity, rewards={"return": 0.0}))["test"]
+    asked = read_json(with_returns.report("train_memory"))["validation_targets"]
+    assert asked["in"] == before["in"] == asked["out"] + asked["unwanted"] + asked["not_drawn"]
+    wanted = (events.timestamp >= VALID) & (events.timestamp < TEST) & (types == 0)
+    assert asked["out"] == np.count_nonzero(wanted & (events.position > 0))
+    known = (events.timestamp < TEST) & (types == 0)
+    counts = np.bincount(events.item_idx[known], minlength=N_ITEMS + 1)
+    share = bought.log_recent[0].exp().numpy()
+    np.testing.assert_array_equal(share[1:] > share[1:].min(), counts[1:] > counts[1:].min())
+    assert not (bought.next_items > N_ITEMS // 2).any(), "nothing leads to what is sent back"
 
 
 def test_the_test_period_changes_nothing(fitted: Layout, tmp_path: Path) -> None:

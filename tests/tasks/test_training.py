@@ -1,5 +1,6 @@
 """What training stages may see: at a time, what had arrived by then."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from recsys_core.data.cuts import cuts_of
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
+from recsys_core.training.rewards import Rewards
 from tasks.training import TrainingData, rows_trained
 from tests.event_rows import events_of
 
@@ -25,6 +27,7 @@ def training_data(events: Events, first_timestamp: list[int], root: Path) -> Tra
         cuts=cuts_of(events, SPLIT, items),
         type_weights=np.ones(1, dtype=np.float32),
         type_names=("view",),
+        reward_rule=Rewards(),
         device=torch.device("cpu"),
         checkpoints=root,
         fingerprint="",
@@ -53,5 +56,19 @@ def test_a_log_without_late_rows_is_not_copied(tmp_path: Path, cut: str, first: 
 
 
 def test_each_row_is_learned_from_or_counted(tmp_path: Path) -> None:
-    rows = rows_trained(training_data(LATE, [0, 4, 9], tmp_path))["rows"]
+    rows = rows_trained(training_data(LATE, [0, 4, 9], tmp_path), unwanted=True)["rows"]
     assert rows == {"in": 5, "out": 3, "test": 1, "late": 1}
+
+
+def test_unwanted_events_are_counted_where_they_teach_nothing(tmp_path: Path) -> None:
+    """Of the three events before the test period the second was sent back."""
+    types = np.zeros(len(LATE), dtype=np.int8)
+    types[LATE.timestamp == 4] = 1
+    data = replace(
+        training_data(replace(LATE, event_type=types), [0, 4, 9], tmp_path),
+        type_names=("view", "return"),
+        reward_rule=Rewards({"return": 0.0}),
+    )
+    taught = {"in": 5, "out": 3, "test": 1, "late": 1}
+    assert rows_trained(data, unwanted=True)["rows"] == taught
+    assert rows_trained(data, unwanted=False)["rows"] == {**taught, "out": 2, "unwanted": 1}

@@ -48,6 +48,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     train_embeddings.run(
         layout=layout,
         train_embeddings=params.train_embeddings,
+        train_rnn=params.train_rnn,
         evaluate=params.evaluate,
         first_metric=params.first_metric,
         seed=params.seed,

@@ -11,12 +11,7 @@ from recsys_core.data.events import Events
 from recsys_core.data.splits import make_split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ConfigError, DataError
-from recsys_core.sections import (
-    EventsSplit,
-    LeaveOneOutSplit,
-    QuantileSplit,
-    SplitParams,
-)
+from recsys_core.sections_of_data import EventsSplit, LeaveOneOutSplit, QuantileSplit, SplitParams
 from tests.event_rows import HOUR, events_of
 
 LEAVE_ONE_OUT = LeaveOneOutSplit(kind="leave_one_out")

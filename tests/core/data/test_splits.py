@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recsys_core.data.splits import MICROSECONDS_PER_DAY as DAY
 from recsys_core.data.splits import split_by_time
 from recsys_core.errors import DataError
-from recsys_core.sections import DaysSplit, QuantileSplit
+from recsys_core.sections_of_data import DaysSplit, QuantileSplit
 
 
 def test_days_are_counted_from_the_cut_off() -> None:

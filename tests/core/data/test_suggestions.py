@@ -17,7 +17,7 @@ from recsys_core.data.suggestions import (
     suggest_gap,
     suggest_split,
 )
-from recsys_core.sections import DaysSplit, QuantileSplit
+from recsys_core.sections_of_data import DaysSplit, QuantileSplit
 from tests.event_rows import events_of
 
 DAY = 86_400_000_000

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from recsys_core.errors import ContractError
-from recsys_core.evaluation.gate import Verdict, judge
+from recsys_core.evaluation.gate import AT_SCORING, CANDIDATE, Verdict, judge
 from recsys_core.rng import generator
 from recsys_core.sections import Gate
 from recsys_core.tables import RANKS
+from tasks.stages import evaluate
 
 USERS = 300
 GATE = Gate(floor="recent_popularity", margin=0.0, min_targets=50)
@@ -50,6 +51,22 @@ def verdict_on(
         {"two_time_scale": candidate, gate.floor: floor, "oracle": [1] * len(floor)}, users=users
     )
     return judge(ranks, gate, metric="mrr@20", draws=500, rng=generator(1, "gate"))
+
+
+def test_a_candidate_is_judged_as_scoring_will_ask_it() -> None:
+    """Not by what it would know if it were told when each target happens."""
+    floor, worse = [1] * USERS, [3] * USERS
+    rows = {"two_time_scale": floor, "two_time_scale_at_scoring": worse, "recent_popularity": floor}
+    judged = judge(ranks_table(rows), GATE, metric="mrr@20", draws=500, rng=generator(1, "gate"))
+    assert (judged.passed, judged.candidate) == (False, "two_time_scale_at_scoring")
+    assert "mrr@20 of two_time_scale_at_scoring - recent_popularity is -0.6667" in judged.reason
+    asked_alike = verdict_on(worse, floor)
+    assert asked_alike.candidate == "two_time_scale"
+    assert asked_alike.difference == judged.difference
+
+
+def test_both_know_the_rows_by_the_same_names() -> None:
+    assert (evaluate.MODEL, evaluate.AT_SCORING) == (CANDIDATE, AT_SCORING)
 
 
 def noisy(share: float, seed: int) -> list[int]:

@@ -5,8 +5,9 @@ from typing import get_args
 import pytest
 import torch
 
-from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN, Read
+from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN
 from recsys_core.models.event_reader import EventReader
+from recsys_core.sections import Read
 from recsys_core.sections import Read as ReadOfParams
 
 READS: tuple[Read, ...] = get_args(Read)

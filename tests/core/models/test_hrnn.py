@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import Read, RequestTimes
+from recsys_core.data.histories import RequestTimes
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.sections import Read
 from recsys_core.training.fit_rnn import RnnTrainer
 from recsys_core.training.initial_model import initial_model
 from recsys_core.training.loop import Fit

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_core.data.events import Events
-from recsys_core.models.trend import SLOTS, TrendIndex, index_trend
+from recsys_core.models.trend import SLOTS, TrendIndex, TrendSlide, index_trend
 
 V = 5
 SECOND = 1_000_000
@@ -103,6 +103,21 @@ def test_every_way_of_asking_gives_the_definition(
         each = index.log_share_each(when, np.full(len(when), item))
         np.testing.assert_allclose(each, expected[:, item], rtol=1e-5)
     assert some.dtype == each.dtype == np.float32
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_a_window_that_slides_gives_the_offset_of_all_items(temperature: float) -> None:
+    """Whether times rise, stand still, jump by more than a window, or go back."""
+    events = random_events(np.random.default_rng(8), n=400, seconds=300.0)
+    index = trend(events, temperature=temperature)
+    slide = TrendSlide(index)
+    for seconds in ([5.0, 5.0, 6.5, 40.0], [41.0, 250.0], [20.0, 260.0, 30.0], [1e6], [-5.0], []):
+        found = slide.offsets(at(*seconds))
+        whole = np.repeat(found.base[:, None], V + 1, axis=1)
+        np.add.at(whole, (found.row, found.item), found.more)
+        whole[:, 0] = 0.0
+        np.testing.assert_allclose(whole, index.offset(at(*seconds), None), rtol=1e-5)
+        assert (found.item > 0).all(), "PAD is never there"
 
 
 def test_shares_of_all_items_add_up_to_one_whatever_is_unknown() -> None:

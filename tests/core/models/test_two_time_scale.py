@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recsys_core.data.histories import EVENT_NUMBERS, NUMBERS_READ, Read
+from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.models import predict
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import Requests, make_requests
 from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.sections import Read
 from tests.serving_world import make_events, make_model, random_histories
 
 LENGTHS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 25, 60]
@@ -140,6 +141,15 @@ def test_padding_is_not_read(backbone: BackboneName) -> None:
     )
     with torch.no_grad():
         torch.testing.assert_close(model(**padded), model(**inputs), rtol=1e-5, atol=1e-6)
+
+
+NUMBERS_READ: dict[Read, tuple[str, ...]] = {
+    "gap": ("gap_seconds",),
+    "request": ("request_seconds",),
+    "session": ("opens_session",),
+    "type": ("event_type",),
+    "value": ("value", "has_value"),
+}
 
 
 @pytest.mark.parametrize("read", READS)

@@ -14,7 +14,7 @@ from recsys_core.errors import ModelError
 from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import make_requests
-from recsys_core.models.trend import index_trend
+from recsys_core.models.trend import TrendIndex, index_trend
 from recsys_core.serving import engine as engine_module
 from recsys_core.serving.bundle import Bundle, read_bundle
 from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
@@ -142,6 +142,29 @@ def test_the_trend_is_that_of_the_moment(bundle: Bundle, events: Events) -> None
             np.testing.assert_allclose(top.scores[row], scores[0], rtol=1e-5, atol=1e-5)
         answers.append(trend)
     assert (answers[0] != answers[1]).any()
+
+
+def test_the_trend_is_counted_once_for_all_shards_of_a_run(
+    bundle: Bundle, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    trend_of = engine_module.trend_of
+
+    def counting(config: Bundle, known: Events, *, until: int | None) -> TrendIndex | None:
+        counted.append(len(known))
+        return trend_of(config, known, until=until)
+
+    monkeypatch.setattr(engine_module, "trend_of", counting)
+    trending = replace(bundle, trend_hours=0.2, trend_temperature=0.5)
+    engine = ScoringEngine(trending, graph="two_time_scale", threads=1, providers=CPU)
+    now, other = int(events.timestamp.max()), make_events(random_histories(LENGTHS, seed=4))
+    asked = [(events, now), (events, now), (events, now + MINUTE), (other, now + MINUTE)]
+    tops = [
+        engine.top_items(log, np.array([3]), k=5, seen_filter=False, as_of=as_of)
+        for log, as_of in asked
+    ]
+    assert len(counted) == 3
+    np.testing.assert_array_equal(tops[0].scores, tops[1].scores)
 
 
 def test_seen_items_are_left_out(engine: ScoringEngine, events: Events) -> None:

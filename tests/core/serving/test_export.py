@@ -243,7 +243,7 @@ def test_the_catalogue_is_stored_once(bundle: Path) -> None:
 def test_same_model_same_bytes_in_another_folder(bundle: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "again"
     other.mkdir(parents=True)
-    export_bundle(other)
+    export_bundle(other, model=make_model(), memory=make_memory())
     names = sorted(path.name for path in bundle.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
     assert {MANIFEST, "two_time_scale.onnx", "popularity.onnx"} <= set(names)

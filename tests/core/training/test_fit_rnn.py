@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from recsys_core.data.cuts import Cut
+from recsys_core.data.events import Events
 from recsys_core.errors import ModelError
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.ranks import Scorer, rank_targets
@@ -17,12 +20,14 @@ from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.history_model import FromLastItem
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
-from recsys_core.sections import TrainRnn
+from recsys_core.sections import Read, TrainRnn
 from recsys_core.training.fit_embeddings import EmbeddingTrainer
 from recsys_core.training.fit_rnn import TOGETHER, Phase, RnnTrainer
 from recsys_core.training.log_until import LogUntil
 from recsys_core.training.loop import Checkpoint, Fit
+from recsys_core.training.rewards import Rewards
 from recsys_core.training.validation import Validation
+from tests.feature_log import known_features
 from tests.markov_log import (
     CPU,
     CUT,
@@ -36,7 +41,7 @@ from tests.markov_log import (
     validation_of,
     without_item,
 )
-from tests.serving_world import make_events
+from tests.serving_world import MINUTE, make_events
 
 
 def embeddings_of(log: LogUntil) -> Embeddings:
@@ -246,6 +251,63 @@ def test_the_future_changes_nothing(half_life_days: float | None) -> None:
         for log in (events, other_future(events, CUT))
     )
     assert same(one, two)
+
+
+def with_fields(events: Events) -> Events:
+    """The same log with types, values and sessions, which of an event only itself and those before
+    it decide."""
+    minute = events.timestamp // MINUTE
+    away = np.diff(events.timestamp, prepend=0) >= 30 * MINUTE
+    starts = away | (events.position == 0)
+    return replace(
+        events,
+        event_type=((events.item_idx + minute) % 2).astype(np.int8),
+        value=np.where(minute % 7 == 0, np.nan, events.item_idx % 5).astype(np.float32),
+        session_idx=np.cumsum(starts),
+        session_start=starts,
+    )
+
+
+@pytest.mark.parametrize("backbone", ["gru", "hgru"])
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
+def test_the_future_changes_nothing_with_everything_on(backbone: str, loss: str) -> None:
+    """Everything that is read, a trend, rewards, weights by age, features."""
+    params = replace(
+        STAGE_TWO,
+        backbone=backbone,
+        loss=loss,
+        reads=get_args(Read),
+        half_life_days=0.5,
+        trend_hours=2.0,
+        rewards={"b": 0.25},
+        low_value=1.0,
+        low_value_reward=0.0,
+        negatives="auto",
+    )
+    events, features = markov_events(0.9, users=60), known_features(N_ITEMS)
+    models = []
+    for log in (events, other_future(events, CUT)):
+        whole = with_fields(log)
+        known = LogUntil(
+            whole,
+            Cut.at(whole, CUT, n_items=N_ITEMS),
+            np.ones(2, dtype=np.float32),
+            ("a", "b"),
+            Rewards.of(params),
+        )
+        assert known.rewards is not None
+        assert np.unique(known.rewards[known.rows]).tolist() == [0.0, 0.25, 1.0]
+        trainer = RnnTrainer(
+            known,
+            params,
+            embeddings=embeddings_of(known),
+            seed=1,
+            device=CPU,
+            validation=None,
+            features=features,
+        )
+        models.append(train(trainer, epochs=1))
+    assert same(*models)
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator() -> None:

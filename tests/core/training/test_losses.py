@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_core.training.losses import bpr_max, full_softmax, pull, sampled_softmax
+from recsys_core.training.losses import AddOffsets, bpr_max, full_softmax, pull, sampled_softmax
 from recsys_core.training.samplers import Candidates, NegativeSampler
 
 V, D = 50, 4
@@ -49,6 +49,16 @@ def full() -> torch.Tensor:
 def tracked() -> list[torch.Tensor]:
     """Vectors, items and bias, to take gradients of."""
     return [part.clone().requires_grad_() for part in (VECTORS, ITEMS, BIAS)]
+
+
+def adding(offsets: torch.Tensor, *, of_all: float = 0.0) -> AddOffsets:
+    """Adds rows of `offsets` (N, V), of which `of_all` is told apart."""
+
+    def add(part: slice, logits: torch.Tensor) -> torch.Tensor:
+        logits += offsets[part] - of_all
+        return torch.full((len(logits),), of_all)
+
+    return add
 
 
 def test_with_the_whole_catalogue_it_is_the_full_softmax() -> None:
@@ -147,9 +157,10 @@ def test_rewards_and_offsets_and_their_gradients_are_the_naive_ones(
             weights=WEIGHTS,
             cells=cells,
             rewards=rewards,
-            offsets=lambda rows: offsets[rows, 1:],
+            offsets=adding(offsets[:, 1:], of_all=of_all),
         )
         for cells in (1, 4 * (V + 1), 10**6)  # a row at a time, four and then two, all of them
+        for of_all in (0.0, 3.0)
     ]
     each = loss(
         ALL,
@@ -175,7 +186,7 @@ def test_rewards_of_one_and_offsets_of_nothing_change_no_bit() -> None:
         each = loss(some, vectors=vectors, items=items, bias=bias, **options)
         found.append([each, *torch.autograd.grad(each.sum(), values)])
         if "offsets" in options:
-            options = {**options, "offsets": lambda rows: torch.zeros(6, V)[rows]}
+            options = {**options, "offsets": adding(torch.zeros(6, V))}
         whole = full_softmax(
             vectors, TARGETS, items=(items, bias), weights=WEIGHTS, cells=200, **options
         )
@@ -198,7 +209,7 @@ def test_under_an_offset_the_best_scores_are_what_it_leaves_to_explain() -> None
         items=(ITEMS, bias),
         weights=shares,
         cells=10**6,
-        offsets=lambda rows: torch.log(trend).expand(V, -1)[rows],
+        offsets=adding(torch.log(trend).expand(V, -1)),
     )
     value.backward()
     assert bias.grad is not None

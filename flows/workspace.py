@@ -214,8 +214,10 @@ def _fill_in_day(value: Any, today: date) -> None:
 
 def _check_card(params: Params, checkout: Path) -> None:
     """Raise where there is no card of the dataset, or a wrong one, or it cannot give what the
-    params ask for, of times and of item features: in seconds, and not after an hour of training."""
+    params ask for, of times, of item features and of fields: in seconds, and not after an hour of
+    training."""
     from recsys_core.data.cards import read_card  # slow to import, and only a run needs it
+    from tasks.check_fields import check_fields
     from tasks.feature_kinds import kinds_read
 
     path = Layout(checkout).card(params.ingest.dataset)
@@ -227,6 +229,7 @@ def _check_card(params: Params, checkout: Path) -> None:
         )
     card = read_card(path)
     kinds_read(params.features, {name: one.kind for name, one in card.item_features.items()})
+    check_fields(params.train_rnn, card)
     check_clock(
         Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,

@@ -8,7 +8,7 @@ They need nothing but the standard library, so that models and training run on a
 import math
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
 
@@ -191,8 +191,12 @@ class TrainEmbeddings:
             _positive(self, "half_life_days")
 
 
-Read = Literal["gap", "request", "session", "type", "value"]
-"""What a network may read of an event beside its item; see `models/event_reader.py`."""
+Read = Literal["gap", "request", "session", "type", "value", "context", "user"]
+"""What a network may read beside the items of events; see `models/event_reader.py`. Which columns
+`context` and `user` are, says the dataset card."""
+
+FIELDS = ("context", "user")
+"""Those that stand for columns of the card."""
 
 Ablation = Literal["none", "one_rnn", "active_static", "no_stage1", "swap", "learned_phi"]
 """A part taken away from the two time scales, to see what it is worth; `models/ablations.py`."""
@@ -203,8 +207,9 @@ class TrainRnn:
     """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
     on one more event moves a user's embedding by at most `rho` of what the first ones did
     (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
-    target; `reads` is what is read of an event beside its item, times as `time_dim` numbers each,
-    and `field_dropout` the share of events whose request or feedback is hidden; `temperature` is of
+    target; `reads` is what is read beside the items of events, each a `Read`, or one column of it
+    as `user.age`; times are `time_dim` numbers each, and `field_dropout` is the share of events
+    whose request, feedback or context is hidden, and of windows whose user is; `temperature` is of
     the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
     vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
     `trend_hours` is the window of the trend and `trend_temperature` what its logarithm is divided
@@ -224,7 +229,7 @@ class TrainRnn:
     hidden: int
     depth: int
     ffn: int
-    reads: tuple[Read, ...]
+    reads: tuple[str, ...]
     time_dim: int
     field_dropout: float
     score: Literal["dot", "cosine"]
@@ -277,6 +282,13 @@ class TrainRnn:
         _share(self, "rho", "lead", "dropout", "embedding_dropout", "field_dropout", "warmup")
         _not_negative(self, "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
+        for read in self.reads:
+            word, dot, column = read.partition(".")
+            if word not in get_args(Read) or (dot and (word not in FIELDS or not column)):
+                raise ValueError(
+                    f"reads has {read!r}, it must name some of {', '.join(get_args(Read))}, or a "
+                    "column of the card as context.<name> or user.<name>"
+                )
         if len(set(self.reads)) < len(self.reads):
             raise ValueError(f"reads is {list(self.reads)}, it must name each once")
         if not all(0.0 <= reward <= 1.0 for reward in self.rewards.values()):

@@ -7,6 +7,7 @@ import torch
 
 from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN, Read
 from recsys_core.models.event_reader import EventReader
+from recsys_core.sections import FIELDS
 from recsys_core.sections import Read as ReadOfParams
 
 READS: tuple[Read, ...] = get_args(Read)
@@ -27,7 +28,7 @@ def read(reader: EventReader, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def test_params_name_what_can_be_read() -> None:
-    assert get_args(ReadOfParams) == READS
+    assert get_args(ReadOfParams) == (*READS, *FIELDS)
 
 
 @pytest.mark.parametrize("reads", [*((one,) for one in READS), READS])

@@ -10,8 +10,8 @@
 
 A row holds the bags one after the other, then the numbers. A category is one code, and weighs 1;
 other bags are so many codes and as many weights. `data/features.py` says how values become codes
-and numbers. The context of an event is known once it has happened; a user's row does not change
-through a history. PAD has rows too, which nobody reads.
+and numbers; codes are exact here up to 2^24. The context of an event is known once it has happened;
+a user's row does not change through a history. PAD has rows too, which nobody reads.
 """
 
 from dataclasses import dataclass, replace

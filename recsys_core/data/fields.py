@@ -43,9 +43,6 @@ class FieldKinds:
     context: Mapping[str, Kind]
     users: Mapping[str, Kind]
 
-    def __bool__(self) -> bool:
-        return bool(self.context or self.users)
-
 
 @dataclass(frozen=True)
 class FieldEncoding:

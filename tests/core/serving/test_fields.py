@@ -41,8 +41,8 @@ ENCODING = FieldEncoding(
     ),
 )
 MODEL = make_model(context=ENCODING.sizes[0], users=ENCODING.sizes[1])
-# fields and networks alone: what the memory adds is tested without fields
-MEMORY = make_memory(terms=())
+# the networks alone: what a memory adds is tested without fields
+MEMORY = make_memory(terms=(), fitted=False)
 
 
 def write(folder: Path, fields: FieldEncoding | None) -> None:

@@ -122,7 +122,7 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table:
     """A table's key and fields."""
     fields = schema.names[1:]
     there = pq.read_schema(path).names if path.exists() else []
-    lacking = [name for name in fields if name not in there]
+    lacking = sorted(name for name in fields if name not in there)
     if lacking:
         raise ContractError(
             f"{path}: the networks read {', '.join(lacking)}, but its columns are "

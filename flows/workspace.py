@@ -218,6 +218,7 @@ def _check_card(params: Params, checkout: Path) -> None:
     training."""
     from recsys_core.data.cards import read_card  # slow to import, and only a run needs it
     from tasks.card_settings import check_settings
+    from tasks.check_fields import check_fields
     from tasks.feature_kinds import kinds_read
 
     path = Layout(checkout).card(params.ingest.dataset)
@@ -230,6 +231,7 @@ def _check_card(params: Params, checkout: Path) -> None:
     card = read_card(path)
     kinds_read(params.features, {name: one.kind for name, one in card.item_features.items()})
     check_settings(card, params.train_rnn)
+    check_fields(params.train_rnn, card)
     check_clock(
         Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,

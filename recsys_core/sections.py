@@ -6,7 +6,7 @@ They need nothing but the standard library, so that models and training run on a
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from recsys_core.section_checks import FORBID_EXTRA, LARGEST
 from recsys_core.section_checks import bounded as _bounded
@@ -57,7 +57,10 @@ class TrainEmbeddings:
 
 
 Read = Literal["gap", "request", "session", "type", "value"]
-"""What a network may read of an event beside its item; see `models/event_reader.py`."""
+"""What a network may read beside the items of events; see `models/event_reader.py`."""
+
+FIELDS = ("context", "user")
+"""What it may read of the columns that the dataset card names so."""
 
 Ablation = Literal["none", "one_rnn", "active_static", "no_stage1", "swap", "learned_phi"]
 """A part taken away from the two time scales, to see what it is worth; `models/ablations.py`."""
@@ -68,16 +71,17 @@ class TrainRnn:
     """Stage two. `t_star` and `window` (K) count events; `t_star` auto takes the number from which
     on one more event moves a user's embedding by at most `rho` of what the first ones did
     (`models/step_sizes.py`). `lead` is the share of a training window that is read before its first
-    target; `reads` is what is read of an event beside its item, times as `time_dim` numbers each,
-    and `field_dropout` the share of events whose request or feedback is hidden; `temperature` is of
-    the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is the L2 pull of item
-    vectors to stage one; `warmup` is the share of the first epoch in which the learning rates rise;
-    `trend_hours` is the window of the trend and `trend_temperature` what its logarithm is divided
-    by (`models/trend.py`); `max_epochs_apart` and `apart_rate`, a factor of the learning rates, are
-    of the epochs after one network has become two (`training/fit_rnn.py`). `rewards` says what an
-    event of a type is worth, from 0 to 1, others 1; one with a value of at most `low_value` is
-    worth no more than `low_value_reward`: what is worth less than an item is on average pushes it
-    down (`training/losses.py`)."""
+    target; `reads` is what is read beside the items of events, each a `Read` or of `FIELDS`, or one
+    column of these as `user.age`; times are `time_dim` numbers each, and `field_dropout` is the
+    share of events whose request, feedback or context is hidden, and of windows whose user is;
+    `temperature` is of the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is
+    the L2 pull of item vectors to stage one; `warmup` is the share of the first epoch in which the
+    learning rates rise; `trend_hours` is the window of the trend and `trend_temperature` what its
+    logarithm is divided by (`models/trend.py`); `max_epochs_apart` and `apart_rate`, a factor of
+    the learning rates, are of the epochs after one network has become two (`training/fit_rnn.py`).
+    `rewards` says what an event of a type is worth, from 0 to 1, others 1; one with a value of at
+    most `low_value` is worth no more than `low_value_reward`: what is worth less than an item is on
+    average pushes it down (`training/losses.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     t_star: int | Literal["auto"]
@@ -89,7 +93,7 @@ class TrainRnn:
     hidden: int
     depth: int
     ffn: int
-    reads: tuple[Read, ...]
+    reads: tuple[str, ...]
     time_dim: int
     field_dropout: float
     score: Literal["dot", "cosine"]
@@ -142,6 +146,14 @@ class TrainRnn:
         _share(self, "rho", "lead", "dropout", "embedding_dropout", "field_dropout", "warmup")
         _not_negative(self, "gamma", "item_pull", "score_penalty", "weight_decay")
         _bounded(self, "sampling_power")
+        allowed = (*get_args(Read), *FIELDS)
+        for read in self.reads:
+            word, dot, column = read.partition(".")
+            if word not in allowed or (dot and (word not in FIELDS or not column)):
+                raise ValueError(
+                    f"reads has {read!r}, it must name some of {', '.join(allowed)}, or a "
+                    "column of the card as context.<name> or user.<name>"
+                )
         if len(set(self.reads)) < len(self.reads):
             raise ValueError(f"reads is {list(self.reads)}, it must name each once")
         if not all(0.0 <= reward <= 1.0 for reward in self.rewards.values()):

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -41,7 +40,7 @@ from recsys_core.columns import (
     USERS,
     VALUE,
 )
-from recsys_core.data.events import Events
+from recsys_core.data.events import Events, column_names
 from recsys_core.errors import ContractError
 
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
@@ -312,14 +311,12 @@ def events_writer(
             file.close()
         with paths["offsets"].open("wb") as file:
             np.save(file, np.cumsum(counts), allow_pickle=False)
-        check_events(
-            Events(**{name: _open_npy(path) for name, path in paths.items()}), name=str(folder)
-        )
+        check_events(Events(**_open_columns(paths)), name=str(folder))
 
 
 def read_events(folder: Path) -> Events:
     """Event columns as memory maps."""
-    return Events(**{name: _open_npy(folder / f"{name}.npy") for name in EVENT_DTYPES})
+    return Events(**_open_columns({name: folder / f"{name}.npy" for name in EVENT_DTYPES}))
 
 
 def _write_npy_header(file: BinaryIO, dtype: np.dtype[Any], rows: int) -> None:
@@ -328,6 +325,10 @@ def _write_npy_header(file: BinaryIO, dtype: np.dtype[Any], rows: int) -> None:
     np.lib.format.write_array_header_1_0(
         file, {"descr": description, "fortran_order": False, "shape": (rows,)}
     )
+
+
+def _open_columns(paths: Mapping[str, Path]) -> dict[str, Any]:
+    return {name: _open_npy(path) for name, path in paths.items()}
 
 
 def _open_npy(path: Path) -> np.ndarray[Any, Any]:
@@ -345,7 +346,7 @@ def _open_npy(path: Path) -> np.ndarray[Any, Any]:
 
 def check_events(events: Events, *, name: str) -> None:
     """Raise `ContractError` unless types, lengths, offsets and order are as `Events` says."""
-    assert [field.name for field in fields(Events)] == list(EVENT_DTYPES)
+    assert column_names() == list(EVENT_DTYPES)
     n = len(events.item_idx)
     for column, dtype in EVENT_DTYPES.items():
         values = getattr(events, column)

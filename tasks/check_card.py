@@ -22,6 +22,7 @@ from recsys_core.layout import Layout
 from recsys_core.sections_of_data import Ingest
 from recsys_core.tables import read_events
 from tasks.card_settings import settings_without_use
+from tasks.check_fields import check_fields
 from tasks.check_report import Report, see_events, see_features, see_quarantine, see_sessions
 from tasks.clock import Clock, check_clock
 from tasks.feature_kinds import kinds_read
@@ -60,6 +61,8 @@ def check_card(
                 params.features, {name: one.kind for name, one in card.item_features.items()}
             )
         report.problems += settings_without_use(card, params.train_rnn)
+        with _as_problem(report):
+            check_fields(params.train_rnn, card)
         with _as_problem(report):
             check_clock(
                 Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),

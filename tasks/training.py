@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from recsys_core.artifacts import read_json, sha256
 from recsys_core.data.cuts import Cut, Cuts, known_part
 from recsys_core.data.events import Events
+from recsys_core.data.fields import EncodedFields
 from recsys_core.layout import Layout
 from recsys_core.sections import Evaluate, Features, TrainEmbeddings, TrainRnn
 from recsys_core.tables import read_events
@@ -26,6 +27,7 @@ from recsys_core.training.rewards import Rewards
 from recsys_core.training.validation import Validation
 from tasks.code import RUNNING, code_digest
 from tasks.cuts import read_cuts, validation_of
+from tasks.fields import reads_fields, with_fields
 from tasks.progress import show
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,8 @@ class TrainingData:
             ],
             "rewards": asdict(reward_rule),
             "inputs": _digests(layout, stage)
-            | _digests_of_features(layout, [one for one in sections if isinstance(one, Features)]),
+            | _digests_of_features(layout, [one for one in sections if isinstance(one, Features)])
+            | _digests_of_fields(layout, [one for one in sections if isinstance(one, TrainRnn)]),
             "code": code_digest(f"stages.{stage}", root=RUNNING),
             "torch": torch.__version__,
             "device": device.type,
@@ -80,6 +83,10 @@ class TrainingData:
             checkpoints=layout.checkpoints / stage,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
         )
+
+    def reading(self, fields: EncodedFields | None) -> "TrainingData":
+        """The same log with what is read of events and users, None: nothing."""
+        return replace(self, events=with_fields(self.events, fields))
 
     def log_until(self, cut: Cut) -> LogUntil:
         """The log as it was known at one of the cuts.
@@ -181,3 +188,12 @@ def _digests_of_features(layout: Layout, sections: Sequence[Features]) -> dict[s
     read = any(section.items for section in sections)
     files = (layout.declared_features, layout.item_features) if read else ()
     return {path.name: sha256(path) for path in files if path.exists()}
+
+
+def _digests_of_fields(layout: Layout, sections: Sequence[TrainRnn]) -> dict[str, str]:
+    """The card, and the tables of the log and of users, where a section reads any field."""
+    read = any(reads_fields(section.reads) for section in sections)
+    files = (layout.resolved_card, layout.valid_interactions, layout.user_features) if read else ()
+    return {
+        path.relative_to(layout.root).as_posix(): sha256(path) for path in files if path.exists()
+    }

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recsys_core.data.cuts import Cut, Period
-from recsys_core.data.events import Events
+from recsys_core.data.events import Events, column_names
 from recsys_core.rng import generator
 from recsys_core.sections import TrainEmbeddings, TrainRnn
 from recsys_core.training.log_until import LogUntil
@@ -170,9 +170,5 @@ def without_item(events: Events, item: int) -> Events:
     """The same log, in which `item` never occurred."""
     keep = events.item_idx != item
     kept = np.concatenate([[0], np.cumsum(keep)])
-    columns = {
-        field.name: getattr(events, field.name)[keep]
-        for field in dataclasses.fields(events)
-        if field.name != "offsets"
-    }
+    columns = {name: getattr(events, name)[keep] for name in column_names() if name != "offsets"}
     return Events(offsets=kept[events.offsets], **columns)

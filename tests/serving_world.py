@@ -10,6 +10,7 @@ import torch
 
 from recsys_core.artifacts import write_json
 from recsys_core.data.events import Events
+from recsys_core.data.field_rows import NO_FIELDS, FieldSizes
 from recsys_core.data.splits import Split
 from recsys_core.layout import Layout
 from recsys_core.models.backbones import BackboneName
@@ -75,6 +76,8 @@ def make_model(
     score: Literal["dot", "cosine"] = "dot",
     trend_hours: float | None = None,
     features: FeatureDecoderConfig | None = None,
+    context: FieldSizes = NO_FIELDS,
+    users: FieldSizes = NO_FIELDS,
 ) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6. A decoder changes no other weight, but
     for what folds users in."""
@@ -101,6 +104,8 @@ def make_model(
             ablation="none",
             free_users=0,
             features=features,
+            context=context,
+            users=users,
         )
     )
     with torch.no_grad():

@@ -15,6 +15,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from recsys_core.data.field_rows import FieldRows
+
 Int64 = npt.NDArray[np.int64]
 
 
@@ -30,6 +32,8 @@ class Events:
     event_type: npt.NDArray[np.int8]  # (N,) position in the card's event types
     value: npt.NDArray[np.float32]  # (N,) NaN where the interaction has none
     source_row: Int64  # (N,)
+    field_rows: FieldRows | None = None
+    """What a model reads of events and users beside these columns; no column itself."""
 
     @property
     def n_users(self) -> int:
@@ -62,19 +66,21 @@ class Events:
         """
         kept = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(keep, out=kept[1:])
-        columns = {
-            field.name: getattr(self, field.name)[keep]
-            for field in fields(self)
-            if field.name != "offsets"
-        }
+        columns = {name: getattr(self, name)[keep] for name in column_names() if name != "offsets"}
         columns["session_start"] = first_rows_of_sessions(columns["session_idx"])
-        return Events(offsets=kept[self.offsets], **columns)
+        field_rows = None if self.field_rows is None else self.field_rows.where(keep)
+        return Events(offsets=kept[self.offsets], **columns, field_rows=field_rows)
 
     def counts_before(self, timestamp: int) -> Int64:
         """Per user_idx, the number of events earlier than `timestamp`. (U + 1,)"""
         earlier = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(self.timestamp < timestamp, out=earlier[1:])
         return earlier[self.offsets[1:]] - earlier[self.offsets[:-1]]
+
+
+def column_names() -> list[str]:
+    """The columns of `Events`, the offsets among them."""
+    return [field.name for field in fields(Events) if field.name != "field_rows"]
 
 
 def first_rows_of_sessions(session_idx: Int64) -> npt.NDArray[np.bool_]:

@@ -22,7 +22,8 @@ EVENT_NUMBERS = (
     "value",  # 0 where there is none
     "has_value",  # 1 where there is one
 )
-"""What is known of an event beside its item, in the order of the last axis."""
+"""What is known of an event beside its item, in the order of the last axis; the row of its context
+follows, where the events have one."""
 
 UNKNOWN = -1.0
 """A gap, a time until the request, a session flag or an event type that is not there."""
@@ -48,8 +49,9 @@ class Histories:
     """A padded batch of history slices."""
 
     items: Int64  # (B, T)
-    numbers: Float32  # (B, T, len(EVENT_NUMBERS)) those that are not read are 0
+    numbers: Float32  # (B, T, len(EVENT_NUMBERS) + context width) those that are not read are 0
     length: Int64  # (B,)
+    user_fields: Float32  # (B, user width); a column of 0 where nothing is read of users
 
     def number(self, name: str) -> Float32:
         """One of `EVENT_NUMBERS`. (B, T)"""
@@ -70,7 +72,8 @@ def gather_histories(
     T is the longest slice, at least 1. `user_idx`, `start` and `stop` are (B,); positions count a
     user's events from 0. Without `request` nobody knows when the last event is followed, and by
     what: no event from `stop` on is looked at. A request for a time before the last event is read
-    as one for that event's (`models.requests.asked_early` counts such).
+    as one for that event's (`models.requests.asked_early` counts such). Fields are read where the
+    events have any.
     """
     length = stop - start  # (B,)
     width = max(1, int(length.max(initial=0)))
@@ -107,4 +110,11 @@ def gather_histories(
         columns["value"], columns["has_value"] = np.where(there, value, 0.0), there
     for name, column in columns.items():
         numbers[:, :, EVENT_NUMBERS.index(name)] = np.where(valid, column, 0)
-    return Histories(items=items, numbers=numbers, length=length)
+    user_fields = np.zeros((len(user_idx), 1), dtype=np.float32)
+    fields = events.field_rows
+    if fields is not None and fields.context.sizes.width:
+        context = np.where(valid[:, :, None], fields.of_events(rows), 0)  # (B, T, .)
+        numbers = np.concatenate([numbers, context], axis=2)
+    if fields is not None and fields.users.sizes.width:
+        user_fields = fields.of_users(user_idx)
+    return Histories(items=items, numbers=numbers, length=length, user_fields=user_fields)

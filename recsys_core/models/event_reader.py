@@ -1,7 +1,7 @@
-"""What a network reads of an event beside its item: times, session, feedback.
+"""What a network reads of an event beside its item: times, session, feedback, context.
 
     in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; unknown ; onehot(type) ;
-             z(value) ; there ]
+             z(value) ; there ; fields ]
 
 gap      since the event before it
 request  until the request that the step answers: in training the next event, in scoring `as_of`
@@ -10,6 +10,8 @@ session  s: 1 where that request opens a session, the control bit of HRNN (equat
          unknown
 type     feedback: what kind of event it was
 value    feedback: its rating, its quantity
+context  the card's columns of how the event came about (`field_reader.py`), as it happened: that
+         of a request nobody knows before it is made
 
 z standardises: log(1 + seconds) of a request, a value as it is, by mean and deviation of what is
 trained on. A number that is not known has no part in the sum but for its own bucket.
@@ -18,7 +20,9 @@ trained on. A number that is not known has no part in the sum but for its own bu
 import torch
 from torch import Tensor, nn
 
+from recsys_core.data.field_rows import NO_FIELDS, FieldSizes
 from recsys_core.data.histories import EVENT_NUMBERS
+from recsys_core.models.field_reader import FieldReader
 from recsys_core.sections import Read
 
 GAP_BUCKETS = 30
@@ -34,19 +38,28 @@ class EventReader(nn.Module):
     request_scale: Tensor
     value_scale: Tensor
 
-    def __init__(self, reads: tuple[Read, ...], *, time_dim: int, n_types: int) -> None:
+    def __init__(
+        self,
+        reads: tuple[Read, ...],
+        *,
+        time_dim: int,
+        n_types: int,
+        context: FieldSizes = NO_FIELDS,
+    ) -> None:
         super().__init__()
         self._reads = reads
         self._n_types = n_types
         times = sum(read in reads for read in ("gap", "request"))
         self.gap_embedding = _buckets(time_dim) if "gap" in reads else None
         self.request_embedding = _buckets(time_dim) if "request" in reads else None
+        self.context = FieldReader(context)
         self.size = (
             times * time_dim
             + ("request" in reads)
             + 2 * ("session" in reads)
             + n_types * ("type" in reads)
             + 2 * ("value" in reads)
+            + self.context.size
         )
         # bucket b holds 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm, fall
         # into the same bucket in every runtime
@@ -59,7 +72,8 @@ class EventReader(nn.Module):
             self.register_buffer("value_scale", torch.tensor([0.0, 1.0]))
 
     def forward(self, numbers: Tensor) -> list[Tensor]:
-        """(B, T, len(EVENT_NUMBERS)) to parts (B, T, .) that come to `size` numbers."""
+        """(B, T, len(EVENT_NUMBERS) + context width) to parts (B, T, .) that come to `size`
+        numbers."""
         parts = []
         if self.gap_embedding is not None:
             parts.append(self.gap_embedding(self._bucket(_number(numbers, "gap_seconds"))))
@@ -81,6 +95,8 @@ class EventReader(nn.Module):
             mean, deviation = self.value_scale
             scaled = ((_number(numbers, "value") - mean) / deviation).clamp(-FARTHEST, FARTHEST)
             parts.append(torch.stack([there * scaled, there], dim=-1))
+        if self.context.size:
+            parts.extend(self.context(numbers[..., len(EVENT_NUMBERS) :]))
         return parts
 
     def _bucket(self, seconds: Tensor) -> Tensor:

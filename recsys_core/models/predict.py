@@ -54,6 +54,7 @@ def user_vectors(
                 torch.from_numpy(requests.event_numbers).to(device),
                 torch.from_numpy(requests.length).to(device),
                 torch.from_numpy(requests.user_vector).to(device),
+                torch.from_numpy(requests.user_fields).to(device),
             )
             vectors[rows] = queries.float().cpu().numpy()
     return vectors

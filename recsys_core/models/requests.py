@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.data.events import Events
-from recsys_core.data.histories import RequestTimes, gather_histories
+from recsys_core.data.field_rows import NO_FIELDS, FieldSizes
+from recsys_core.data.histories import EVENT_NUMBERS, RequestTimes, gather_histories
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.fold_in import UserVectors
 from recsys_core.models.own_items import Own, gather_own
@@ -43,6 +44,18 @@ class InputSpec:
     remembered: int
     ablation: Ablation
     reads: tuple[Read, ...]
+    context: FieldSizes = NO_FIELDS
+    users: FieldSizes = NO_FIELDS
+
+    @property
+    def event_columns(self) -> int:
+        """Numbers of an event."""
+        return len(EVENT_NUMBERS) + self.context.width
+
+    @property
+    def user_columns(self) -> int:
+        """Fields of a user: at least one column, which is 0 where none is read."""
+        return max(1, self.users.width)
 
     @property
     def max_length(self) -> int:
@@ -79,7 +92,8 @@ class Requests:
     """A batch of model inputs, named like the graph's inputs."""
 
     items: Int64  # (B, T)
-    event_numbers: npt.NDArray[np.float32]  # (B, T, .) `histories.EVENT_NUMBERS`
+    event_numbers: npt.NDArray[np.float32]  # (B, T, .) `histories.EVENT_NUMBERS`, context
+    user_fields: npt.NDArray[np.float32]  # (B, .)
     length: Int64  # (B,)
     user_vector: npt.NDArray[np.float32]  # (B, D) zero for inactive users
     active: npt.NDArray[np.bool_]  # (B,)
@@ -90,6 +104,7 @@ class Requests:
         return {
             "items": self.items,
             "event_numbers": self.event_numbers,
+            "user_fields": self.user_fields,
             "length": self.length,
             "user_vector": self.user_vector,
             "active": self.active,
@@ -110,16 +125,20 @@ def make_requests(
 ) -> Requests:
     """Inputs for users after their first `history` events, all of which must be known items.
 
-    Without `request` it is not known when they are asked about.
+    Without `request` it is not known when they are asked about. Where the model reads fields,
+    `events` have them.
     """
     start, folded = spec.window_start(history), spec.folded(history)
     batch = gather_histories(
         events, user_idx, start=start, stop=history, reads=spec.reads, request=request
     )
+    assert batch.numbers.shape[2] == spec.event_columns, "the events have the context that is read"
+    assert batch.user_fields.shape[1] == spec.user_columns, "and their users the fields"
     user_vector = fold_in.vectors(events, user_idx, count=folded)
     return Requests(
         items=batch.items,
         event_numbers=batch.numbers,
+        user_fields=batch.user_fields,
         length=batch.length,
         user_vector=user_vector,
         active=spec.is_active(history),

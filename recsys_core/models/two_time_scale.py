@@ -1,13 +1,14 @@
 """The two-time-scale recommender (2TS, section 1.2 of its specification): two networks by activity.
 
-    both              x_t = W [ v_(i_t) ; e_t ] + b          x_0 = a learned start, before any event
-                      o_t = P Stack(x_0 ... x_t; h_0) + c    e_t: what else is read of the event
+    both              x_t = W [ v_(i_t) ; e_t ; f_u ] + b    x_0 = s + W [ 0 ; 0 ; f_u ], before any
+                      o_t = P Stack(x_0 ... x_t; h_0) + c          event, from a learned start s
     inactive (fast)   h_0 = p                                phi_t = o_t
     active (slow)     h_0 = p + tanh(W_0 phi_u + c_0)        phi_t = phi_u + gamma (a_t - phi_u)
                                                              a_t = o_t + A phi_u
     score, dot        s(u, i | t) = <phi_t, v_i> + b_i
     score, cosine     s(u, i | t) = <phi_t / |phi_t|, v_i / |v_i|> / temperature + b_i
 
+e_t is what else is read of the event, f_u what is known of the user, whom nobody has met perhaps.
 gamma is a number for each dimension: 0 is the transductive embedding, 1 what the network says, and
 between them a user who evolves slowly. Nothing is shared but the item vectors V, of which cosine
 reads the directions alone. phi_u is
@@ -24,11 +25,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from recsys_core.data.field_rows import NO_FIELDS, FieldSizes
 from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.blocks import Drop, Stack, keep_all
 from recsys_core.models.event_reader import EventReader
+from recsys_core.models.field_reader import FieldReader
 from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
 from recsys_core.models.requests import InputSpec
@@ -66,6 +69,22 @@ class TwoTimeScaleConfig:
     """Users whose free vectors of stage one the model holds: 0 unless it is `learned_phi`."""
     features: FeatureDecoderConfig | None
     """Of what reads item features; None where ids alone tell items."""
+    context: FieldSizes = NO_FIELDS
+    """What is read of how an event came about."""
+    users: FieldSizes = NO_FIELDS
+    """What is read of a user."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TwoTimeScaleConfig":
+        """The configuration of `TwoTimeScale.to_json`."""
+        features = value["features"]
+        built = {
+            "reads": tuple(value["reads"]),
+            "features": features and FeatureDecoderConfig.from_json(features),
+            "context": FieldSizes.from_json(value["context"]),
+            "users": FieldSizes.from_json(value["users"]),
+        }
+        return cls(**{**value, **built})
 
     @property
     def input_spec(self) -> InputSpec:
@@ -81,6 +100,8 @@ class TwoTimeScaleConfig:
             remembered=0,
             ablation=self.ablation,
             reads=self.reads,
+            context=self.context,
+            users=self.users,
         )
 
 
@@ -93,8 +114,14 @@ class RecurrentNetwork(nn.Module):
     def __init__(self, config: TwoTimeScaleConfig) -> None:
         super().__init__()
         dim, hidden = config.dim, config.hidden
-        self.reader = EventReader(config.reads, time_dim=config.time_dim, n_types=config.n_types)
+        self.reader = EventReader(
+            config.reads, time_dim=config.time_dim, n_types=config.n_types, context=config.context
+        )
         self.read = nn.Linear(dim + self.reader.size, hidden)
+        self.user_reader = FieldReader(config.users)
+        size = self.user_reader.size
+        # the same matrix as `read`, cut in two: a user's part is worked out once, not at each step
+        self.read_fields = nn.Linear(size, hidden, bias=False) if size else None
         self.start = nn.Parameter(torch.zeros(hidden))
         self.stack = Stack(
             config.backbone,
@@ -113,18 +140,26 @@ class RecurrentNetwork(nn.Module):
         initial: Tensor,
         drop: Drop = keep_all,
         session_start: Tensor | None = None,
+        *,
+        user_fields: Tensor | None = None,
     ) -> Tensor:
         """The output before any event and after each of them. (B, T + 1, H)
 
-        Takes item vectors (B, T, D), the events' numbers (B, T, .) and the initial states of all
-        blocks (B, S). `session_start` (B, T + 2) is that of the numbers, unless some are hidden
-        there: a network is not told, but a hierarchy still knows where sessions end.
+        Takes item vectors (B, T, D), the events' numbers (B, T, .), the initial states of all
+        blocks (B, S), and users' fields (B, .) where they are read. `session_start` (B, T + 2) is
+        that of the numbers, unless some are hidden there: a network is not told, but a hierarchy
+        still knows where sessions end.
         """
         if session_start is None:
             session_start = session_starts(numbers)
         events = self.read(torch.cat([embedded, *self.reader(numbers)], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
-        steps = drop(torch.cat([start, events], dim=1))  # (B, T + 1, H)
+        steps = torch.cat([start, events], dim=1)  # (B, T + 1, H)
+        if self.read_fields is not None:
+            assert user_fields is not None, "this network reads the fields of users"
+            known = self.read_fields(torch.cat(self.user_reader(user_fields), dim=-1))  # (B, H)
+            steps = steps + known.unsqueeze(1)
+        steps = drop(steps)
         outputs: Tensor = self.stack(steps, initial, drop, session_start)
         return outputs  # (B, T + 1, H)
 
@@ -228,14 +263,16 @@ class TwoTimeScale(nn.Module):
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
+        user_fields: Tensor | None = None,
     ) -> Tensor:
-        """Queries after the history: (B, T), (B, T, .), (B,), (B, D), (B,) to (B, D).
+        """Queries after the history: (B, T), (B, T, .), (B,), (B, D), (B,), (B, .) to (B, D).
 
-        PAD steps come after `length` events and are not read: the output is taken at `length`. Both
-        networks run for every row, and `active` picks one of the two vectors.
+        PAD steps come after `length` events and are not read: the output is taken at `length`. Nor
+        are users' fields, where the model reads none. Both networks run for every row, and `active`
+        picks one of the two vectors.
         """
         inactive, slow = (
-            self.cohort_queries(network, items, event_numbers, length, user_vector)
+            self.cohort_queries(network, items, event_numbers, length, user_vector, user_fields)
             for network in (self.inactive, self.active)
         )
         return torch.where(active.unsqueeze(1), slow, inactive)
@@ -247,10 +284,12 @@ class TwoTimeScale(nn.Module):
         event_numbers: Tensor,
         length: Tensor,
         user_vector: Tensor,
+        user_fields: Tensor | None = None,
     ) -> Tensor:
         """The queries of one network alone; inputs as for `forward`. (B, D)"""
         embedded = self.item_vectors[items]  # (B, T, D)
-        outputs = network.outputs(embedded, event_numbers, network.initial(user_vector))
+        initial = network.initial(user_vector)  # (B, S)
+        outputs = network.outputs(embedded, event_numbers, initial, user_fields=user_fields)
         last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)
         output = outputs.gather(1, last).squeeze(1)  # (B, H)
         return self.queries(network.vectors(output, user_vector))  # (B, D)
@@ -291,12 +330,7 @@ class TwoTimeScale(nn.Module):
         cls, config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[np.generic]]
     ) -> "TwoTimeScale":
         """The model of `to_json` and `to_arrays`."""
-        features = config["features"]
-        built = {
-            "reads": tuple(config["reads"]),
-            "features": features and FeatureDecoderConfig.from_json(features),
-        }
-        model = cls(TwoTimeScaleConfig(**{**config, **built}))
+        model = cls(TwoTimeScaleConfig.from_json(config))
         model.load_state_dict(
             {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
         )

@@ -3,15 +3,18 @@
 two_time_scale.onnx   popularity.onnx   same inputs and outputs, so that one engine runs either
 fold_in.safetensors                     stage one's side: turns a history into a user vector
 items.parquet                           the model's vocabulary: the first n_items of the log's
-model.json                              sizes of networks and memory, k, as_of
+model.json                              sizes of networks and memory, k, as_of, how fields become
+                                        numbers
 
 inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           event_numbers (B, T, .) float32   own_numbers  (B, M, .) float32    of these, and of the
           length        (B,) int64          user_numbers (B, .) float32       user: own_items.py
           user_vector   (B, D) float32      seen_rows    (S,) int64     an item seen_items[s] is
           active        (B,) bool           seen_items   (S,) int64     left out of row seen_rows[s]
-          trend         (V + 1,) float32 is added to everybody's scores, 0 where there is none
-          of the events' numbers: data/histories.py
+          user_fields   (B, .) float32      trend        (V + 1,) float32   is added to everybody's
+                                                         scores, 0 where there is none
+          of the events' numbers: data/histories.py; of their context, behind these, and of users'
+          fields: data/field_rows.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
 """
@@ -34,6 +37,8 @@ from recsys_core.artifacts import (
     write_tensors,
 )
 from recsys_core.columns import ITEM_IDX
+from recsys_core.data.field_rows import NO_FIELDS, FieldSizes
+from recsys_core.data.fields import FieldEncoding
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError
 from recsys_core.models.fold_in import FoldIn
@@ -46,6 +51,7 @@ GRAPHS: tuple[Graph, ...] = ("two_time_scale", "popularity")
 INPUTS = (
     "items",
     "event_numbers",
+    "user_fields",
     "length",
     "user_vector",
     "active",
@@ -58,7 +64,7 @@ INPUTS = (
 )
 OUTPUTS = ("top_items", "top_scores")
 
-FORMAT = 4
+FORMAT = 5
 """The version of the folder's layout and of the graphs' inputs and outputs."""
 
 OWN_INPUTS = 32
@@ -73,6 +79,8 @@ class Bundle:
     sha256: str
     """The SHA-256 of the manifest: it names the bundle, whatever folder it lies in."""
     spec: InputSpec
+    fields: FieldEncoding | None
+    """How context and user features become what the graph reads; None where it reads none."""
     fold_in: FoldIn
     items: Vocabulary
     k: int
@@ -105,13 +113,15 @@ def write_bundle(
     as_of: int,
     popularity_hours: float | None,
     session_gap_seconds: float | None,
+    fields: FieldEncoding | None = None,
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
     `config` and `memory` are `TwoTimeScale.to_json` and `Memory.to_json`, `items` the model's
     vocabulary table, `as_of` the time of the latest event that it has seen, `popularity_hours` the
     window of the popularity graph, None where it has none, `session_gap_seconds` what opens a
-    session of the log, None where nothing does.
+    session of the log, None where nothing does, `fields` how those that the networks read become
+    numbers.
     """
     write_tensors(
         folder / "fold_in.safetensors",
@@ -130,6 +140,7 @@ def write_bundle(
         "as_of": as_of,
         "popularity_hours": popularity_hours,
         "session_gap_seconds": session_gap_seconds,
+        "fields": fields and fields.to_json(),
     }
     write_json(folder / "model.json", model)
     return write_manifest(folder, {"format": FORMAT, "as_of": as_of})
@@ -156,7 +167,14 @@ def read_bundle(folder: Path) -> Bundle:
         remembered=model["memory"]["length"],
         ablation=config["ablation"],
         reads=tuple(config["reads"]),
+        context=FieldSizes.from_json(config["context"]),
+        users=FieldSizes.from_json(config["users"]),
     )
+    fields = model["fields"] and FieldEncoding.from_json(model["fields"])
+    if (fields.sizes if fields else (NO_FIELDS, NO_FIELDS)) != (spec.context, spec.users):
+        raise ContractError(
+            f"{folder}: the graph does not read what its encoding of fields gives; export it again"
+        )
     fold_in = FoldIn(
         items=arrays["items"],
         mean=arrays["mean"],
@@ -176,6 +194,7 @@ def read_bundle(folder: Path) -> Bundle:
         folder=folder,
         sha256=sha256(folder / MANIFEST),
         spec=spec,
+        fields=fields,
         fold_in=fold_in,
         items=items,
         k=model["k"],

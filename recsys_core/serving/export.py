@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from recsys_core.artifacts import atomic_path
-from recsys_core.data.histories import EVENT_NUMBERS
 from recsys_core.errors import ModelError
 from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
-from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.models.requests import InputSpec
+from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Graph
 
 OPSET = 20
@@ -36,6 +36,7 @@ PROTOBUF_LIMIT = 2**31 - 1
 DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "items": ("B", "T"),
     "event_numbers": ("B", "T", None),
+    "user_fields": ("B", None),
     "length": ("B",),
     "user_vector": ("B", None),
     "active": ("B",),
@@ -65,6 +66,7 @@ class TwoTimeScaleTop(nn.Module):
         self,
         items: Tensor,
         event_numbers: Tensor,
+        user_fields: Tensor,
         length: Tensor,
         user_vector: Tensor,
         active: Tensor,
@@ -76,7 +78,9 @@ class TwoTimeScaleTop(nn.Module):
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Inputs of the graph to its outputs."""
-        vectors = self.model(items, event_numbers, length, user_vector, active)  # (B, D)
+        vectors = self.model(
+            items, event_numbers, length, user_vector, active, user_fields
+        )  # (B, D)
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
@@ -105,6 +109,7 @@ class PopularityTop(nn.Module):
         self,
         items: Tensor,  # noqa: ARG002 (the inputs of every graph are the same)
         event_numbers: Tensor,  # noqa: ARG002
+        user_fields: Tensor,  # noqa: ARG002
         length: Tensor,
         user_vector: Tensor,  # noqa: ARG002
         active: Tensor,  # noqa: ARG002
@@ -135,7 +140,7 @@ def best_items(
 def export_graphs(
     folder: Path,
     *,
-    config: Mapping[str, int | float | str],
+    config: Mapping[str, Any],
     weights: Arrays,
     memory_config: Mapping[str, Any],
     memory_weights: Arrays,
@@ -148,7 +153,7 @@ def export_graphs(
     `popularity` (V + 1,) scores all items, PAD -inf. Raises `ModelError` where a weight is not
     finite, the memory is of other items, or k is more than the items.
     """
-    n_items, dim = int(config["n_items"]), int(config["dim"])
+    n_items = int(config["n_items"])
     if not 1 <= k <= n_items:
         raise ModelError(
             f"cannot export a top {k} of {n_items} items; k must be from 1 to {n_items}"
@@ -179,7 +184,7 @@ def export_graphs(
                     memory_weights=dict(memory_weights),
                     k=k,
                 ),
-                processes.submit(_export_popularity, folder, popularity, dim, k),
+                processes.submit(_export_popularity, folder, popularity, config=dict(config), k=k),
             ]
             for job in jobs:
                 job.result()
@@ -203,7 +208,7 @@ def _check_finite(arrays: Arrays) -> None:
 def _export_two_time_scale(
     folder: Path,
     *,
-    config: dict[str, int | float | str],
+    config: dict[str, Any],
     weights: Arrays,
     memory_config: dict[str, Any],
     memory_weights: Arrays,
@@ -212,18 +217,18 @@ def _export_two_time_scale(
     model = TwoTimeScale.from_arrays(config, weights)
     memory = Memory.from_arrays(memory_config, memory_weights)
     graph = TwoTimeScaleTop(model, memory, k)
-    sizes = {"dim": model.config.dim, "n_items": model.config.n_items}
-    _export(graph, folder, "two_time_scale", **sizes, k=k)
+    _export(graph, folder, "two_time_scale", spec=model.input_spec, k=k)
 
 
-def _export_popularity(folder: Path, score: npt.NDArray[np.float32], dim: int, k: int) -> None:
-    graph = PopularityTop(torch.from_numpy(score.copy()), k)
-    _export(graph, folder, "popularity", dim=dim, n_items=len(score) - 1, k=k)
-
-
-def _export(
-    module: nn.Module, folder: Path, graph: Graph, *, dim: int, n_items: int, k: int
+def _export_popularity(
+    folder: Path, score: npt.NDArray[np.float32], *, config: dict[str, Any], k: int
 ) -> None:
+    graph = PopularityTop(torch.from_numpy(score.copy()), k)
+    spec = TwoTimeScaleConfig.from_json(config).input_spec  # one engine feeds both graphs
+    _export(graph, folder, "popularity", spec=spec, k=k)
+
+
+def _export(module: nn.Module, folder: Path, graph: Graph, *, spec: InputSpec, k: int) -> None:
     """Write one graph. It must be this process's first."""
     dynamic = tuple(
         {axis: Dim.DYNAMIC for axis, letter in enumerate(DIMENSIONS[name]) if letter}
@@ -239,7 +244,7 @@ def _export(
         warnings.simplefilter("ignore", UserWarning)
         program = torch.onnx.export(
             module.eval(),
-            _example(dim, n_items=n_items),
+            _example(spec),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(INPUTS),
@@ -249,7 +254,7 @@ def _export(
         )
     assert program is not None, "the dynamo exporter returns a program"
     model = program.model_proto
-    _check_shapes(model, k=k, dim=dim, n_items=n_items)
+    _check_shapes(model, spec, k=k)
     _strip(model)
     if model.ByteSize() > PROTOBUF_LIMIT:
         raise ModelError(
@@ -262,24 +267,25 @@ def _export(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _example(dim: int, *, n_items: int) -> tuple[Tensor, ...]:
+def _example(spec: InputSpec) -> tuple[Tensor, ...]:
     """Inputs to trace with: all sizes differ, none is 1: the tracer takes that as a constant."""
     return (
         torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]),
-        torch.ones(3, 4, len(EVENT_NUMBERS)),
+        torch.zeros(3, 4, spec.event_columns),
+        torch.zeros(3, spec.user_columns),
         torch.tensor([2, 4, 0]),
-        torch.ones(3, dim),
+        torch.ones(3, spec.dim),
         torch.tensor([False, True, False]),
         torch.tensor([[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]),
         torch.ones(3, 7, len(ITEM_NUMBERS)),
         torch.ones(3, len(USER_NUMBERS)),
-        torch.zeros(n_items + 1),
+        torch.zeros(spec.n_items + 1),
         torch.tensor([0, 0, 1, 1, 1]),
         torch.tensor([1, 1, 1, 1, 1]),
     )
 
 
-def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int, n_items: int) -> None:
+def _check_shapes(model: onnx.ModelProto, spec: InputSpec, *, k: int) -> None:
     """Name the dynamic dimensions; `ModelError` where the exporter has baked a number into one."""
     ports = [*model.graph.input, *model.graph.output]
     names = tuple(port.name for port in ports)
@@ -291,11 +297,12 @@ def _check_shapes(model: onnx.ModelProto, *, k: int, dim: int, n_items: int) -> 
         sizes = port.type.tensor_type.shape.dim
         letters = DIMENSIONS[port.name]
         fixed = {
-            "event_numbers": len(EVENT_NUMBERS),
-            "user_vector": dim,
+            "event_numbers": spec.event_columns,
+            "user_fields": spec.user_columns,
+            "user_vector": spec.dim,
             "own_numbers": len(ITEM_NUMBERS),
             "user_numbers": len(USER_NUMBERS),
-            "trend": n_items + 1,
+            "trend": spec.n_items + 1,
         }.get(port.name, k)
         for axis, (size, letter) in enumerate(zip(sizes, letters, strict=True)):
             if letter is None and size.dim_value != fixed:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from recsys_core.data.events import Events
+from recsys_core.data.field_rows import FieldSizes, FieldTable
 from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN
 from recsys_core.errors import ModelError
 from recsys_core.models.memory import Memory
@@ -38,7 +39,7 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
 
     @torch.inference_mode()
     def scores(inputs: Inputs) -> Float32:
-        of_networks = ("items", "event_numbers", "length", "user_vector", "active")
+        of_networks = ("items", "event_numbers", "length", "user_vector", "active", "user_fields")
         queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
         logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
         names = ("active", "own_items", "own_numbers", "user_numbers")
@@ -157,7 +158,8 @@ def _random_inputs(
     own = _random_own(spec, rows, width=width, rng=rng)
     return {
         "items": np.where(valid, rng.integers(1, spec.n_items + 1, valid.shape), 0),
-        "event_numbers": _random_numbers(valid, rng=rng),
+        "event_numbers": _random_numbers(spec, valid, rng=rng),
+        "user_fields": _random_users(spec, rows, rng=rng),
         "length": length,
         "user_vector": vector.astype(np.float32),
         "active": active,
@@ -170,7 +172,32 @@ def _random_inputs(
     }
 
 
-def _random_numbers(valid: npt.NDArray[np.bool_], *, rng: np.random.Generator) -> Float32:
+def _random_users(spec: InputSpec, rows: int, *, rng: np.random.Generator) -> Float32:
+    """The fields of so many users. (B, .)"""
+    drawn = _random_fields(spec.users, (rows,), rng=rng)
+    return drawn if spec.users.width else np.zeros((rows, spec.user_columns), dtype=np.float32)
+
+
+def _random_fields(
+    sizes: FieldSizes, shape: tuple[int, ...], *, rng: np.random.Generator
+) -> Float32:
+    """Rows of fields of any codes, of a third nothing is known. (*shape, width)"""
+    bags = zip(sizes.n_codes, sizes.widths, strict=True)
+    codes = [rng.integers(0, n_codes, (*shape, width)) for n_codes, width in bags]
+    weights = [rng.random(one.shape) < 0.1 for one in codes]
+    table = FieldTable(
+        sizes,
+        tuple(one.reshape(-1, one.shape[-1]).astype(np.int32) for one in codes),
+        tuple(one.reshape(-1, one.shape[-1]).astype(np.float32) for one in weights),
+        rng.standard_normal((int(np.prod(shape)), sizes.n_numbers)).astype(np.float32),
+    )
+    drawn = table.rows(np.arange(int(np.prod(shape))).reshape(shape))
+    return np.where(rng.random((*shape, 1)) < 1 / 3, sizes.unknown, drawn)
+
+
+def _random_numbers(
+    spec: InputSpec, valid: npt.NDArray[np.bool_], *, rng: np.random.Generator
+) -> Float32:
     """Numbers of the events that `valid` (B, T) marks, some of them unknown. (B, T, .)"""
     # edges of the model's buckets among them, where a comparison must fall on the same side
     times = np.concatenate([[UNKNOWN], 2.0 ** np.arange(24) - 1.0, rng.exponential(1e5, 16)])
@@ -184,6 +211,8 @@ def _random_numbers(valid: npt.NDArray[np.bool_], *, rng: np.random.Generator) -
         "has_value": there,
     }
     numbers = np.stack([columns[name] for name in EVENT_NUMBERS], axis=-1)
+    context = _random_fields(spec.context, valid.shape, rng=rng)
+    numbers = np.concatenate([numbers, context], axis=-1)
     return np.where(valid[:, :, None], numbers, 0.0).astype(np.float32)
 
 

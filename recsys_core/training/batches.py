@@ -24,7 +24,8 @@ class Batch:
     """Windows of one network, on its device."""
 
     items: Tensor  # (B, T) item_idx, PAD on the right
-    numbers: Tensor  # (B, T, .) `histories.EVENT_NUMBERS`
+    numbers: Tensor  # (B, T, .) `histories.EVENT_NUMBERS`, context
+    user_fields: Tensor  # (B, .)
     user_vector: Tensor  # (B, D) zero where nothing is folded in
     place: Tensor  # (N,) of the outputs (B, T + 1), flat: those that are asked for
     row: Tensor  # (N,) of the B windows: whose they are
@@ -68,6 +69,7 @@ def make_batch(
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "items": inputs.items,
         "numbers": inputs.numbers,
+        "user_fields": inputs.user_fields,
         "user_vector": user_vector,
         "place": place,
         "row": row,

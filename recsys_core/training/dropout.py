@@ -49,15 +49,29 @@ def hide_fields(
 ) -> Tensor:
     """Events' numbers (B, T, .) with those that may be missing left out of a share of the events.
 
-    A model that is asked without a request time, or after an event without feedback, has met that
-    in training. The request and the feedback of an event are hidden each for itself.
+    A model that is asked without a request time, or after an event without feedback or context, has
+    met that in training. The request, the feedback and the context of an event are hidden each for
+    itself.
     """
     fields = dict.fromkeys(FIELDS[read] for read in reads if read in FIELDS)
-    if share == 0.0 or not fields:
+    context = numbers.shape[-1] > len(EVENT_NUMBERS)
+    if share == 0.0 or not (fields or context):
         return numbers
     numbers = numbers.clone()
     for field in fields:
         hidden = torch.empty_like(numbers[..., 0]).bernoulli_(share, generator=draws) > 0.0
         for name, value in HIDDEN[field].items():
             numbers[..., EVENT_NUMBERS.index(name)].masked_fill_(hidden, value)
+    if context:
+        hidden = torch.empty_like(numbers[..., :1]).bernoulli_(share, generator=draws) > 0.0
+        # all 0: categories are unknown, numbers not there
+        numbers[..., len(EVENT_NUMBERS) :].masked_fill_(hidden, 0.0)
     return numbers
+
+
+def hide_users(fields: Tensor, unknown: Tensor, *, share: float, draws: torch.Generator) -> Tensor:
+    """Users' fields (B, .) with the `unknown` row (.) in place of a share of them."""
+    if share == 0.0:
+        return fields
+    hidden = torch.empty_like(fields[:, :1]).bernoulli_(share, generator=draws) > 0.0  # (B, 1)
+    return torch.where(hidden, unknown, fields)

@@ -30,7 +30,7 @@ from recsys_core.models.two_time_scale import (
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
-from recsys_core.training.dropout import Dropout, hide_fields
+from recsys_core.training.dropout import Dropout, hide_fields, hide_users
 from recsys_core.training.initial_model import initial_model, parted
 from recsys_core.training.item_mixing import ItemMixing, KnownFeatures
 from recsys_core.training.log_until import LogUntil
@@ -112,6 +112,8 @@ class RnnTrainer:
             begun = after
         self.model = begun.to(device)
         self._fold_in = self.model.transductive
+        sizes = self.model.config.users
+        self._nobody = torch.from_numpy(sizes.unknown).to(device) if sizes.width else None
         self._mixing: ItemMixing | None = None
         if phase == TOGETHER and features is not None:
             assert self.model.decoder is not None, "built for these features"
@@ -214,7 +216,7 @@ class RnnTrainer:
             weights=self._weights,
             rewards=self._rewards,
             fold_in=self._fold_in,
-            reads=params.reads,
+            reads=self.model.config.reads,
             device=self._device,
         )
 
@@ -237,8 +239,13 @@ class RnnTrainer:
         params, network = self._params, self._network
         events = Dropout(params.embedding_dropout, dropped).whole_vectors(embedded)  # (B, T, D)
         numbers = hide_fields(
-            batch.numbers, params.reads, share=params.field_dropout, draws=dropped
+            batch.numbers, self.model.config.reads, share=params.field_dropout, draws=dropped
         )
+        user_fields = batch.user_fields
+        if self._nobody is not None:
+            user_fields = hide_users(
+                user_fields, self._nobody, share=params.field_dropout, draws=dropped
+            )
         initial = network.initial(batch.user_vector)  # (B, S)
         outputs = network.outputs(
             events,
@@ -246,6 +253,7 @@ class RnnTrainer:
             initial,
             Dropout(params.dropout, dropped),
             session_starts(batch.numbers),
+            user_fields=user_fields,
         )  # (B, T + 1, H)
         asked = outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
         user_vector = batch.user_vector.index_select(0, batch.row)  # (N, D)

@@ -1,6 +1,7 @@
 """The two-time-scale model before its training, and where one network becomes two."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_core.data.features import mean_and_deviation
+from recsys_core.data.field_rows import NO_FIELDS
 from recsys_core.models.ablations import Ablation
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.event_reader import EventReader
@@ -15,7 +17,7 @@ from recsys_core.models.fold_in import FOLD_IN_LIMIT, FoldIn
 from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
 from recsys_core.rng import derive_seed
-from recsys_core.sections import TrainRnn
+from recsys_core.sections import Read, TrainRnn
 from recsys_core.training.fit_embeddings import initial_tables
 from recsys_core.training.log_until import LogUntil, log_popularity
 
@@ -36,7 +38,8 @@ def initial_model(
 
     `together`: the inactive network is to answer everybody. Before any event it predicts for about
     the mean active user. `params.t_star` is a number, not yet to be chosen. With `features` there
-    is a decoder of them, and the item vectors are those of ids alone, not yet mixed.
+    is a decoder of them, and the item vectors are those of ids alone, not yet mixed. What fields
+    are read is what the events have of them.
     """
     assert params.t_star != "auto", "t* is resolved before anything is trained"
     ablation: Ablation = "one_rnn" if together else params.ablation
@@ -44,6 +47,7 @@ def initial_model(
     if params.ablation == "no_stage1":
         embeddings = _random_embeddings(log, dim=embeddings.dim, seed=seed)
         folded = np.zeros_like(embeddings.items)  # whatever is folded in is zero
+    fields = log.events.field_rows
     config = TwoTimeScaleConfig(
         n_items=log.n_items,
         dim=embeddings.dim,
@@ -51,7 +55,7 @@ def initial_model(
         hidden=params.hidden,
         depth=params.depth,
         ffn=params.ffn,
-        reads=params.reads,
+        reads=tuple(read for read in get_args(Read) if read in params.reads),
         time_dim=params.time_dim,
         n_types=int(log.events.event_type[log.rows].max(initial=0)) + 1,
         score=params.score,
@@ -65,12 +69,16 @@ def initial_model(
         ablation=ablation,
         free_users=len(embeddings.users) - 1 if learned_phi else 0,
         features=features,
+        context=NO_FIELDS if fields is None else fields.context.sizes,
+        users=NO_FIELDS if fields is None else fields.users.sizes,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
     model = TwoTimeScale(config)
     for network in (model.active, model.inactive):
         for name, parameter in sorted(network.named_parameters()):
             _initialise(name, parameter, draws)
+        for reader in (network.reader.context, network.user_reader):
+            reader.forget_unknown()
         _take_scales(network.reader, log)
     if model.decoder is not None:
         _initialise_decoder(model.decoder, seed=seed)

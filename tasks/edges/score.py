@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from recsys_core.artifacts import read_json, sha256
 from recsys_core.data.events import Events
+from recsys_core.data.fields import FieldEncoding
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
@@ -24,6 +25,7 @@ from recsys_core.serving.registry import champion
 from recsys_core.serving.shards import RunFacts, RunFolder, recommendation_rows
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
 from tasks.code import RUNNING, code_digest
+from tasks.fields import field_files, with_fields_of
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def run(*, layout: Layout, score: Score) -> None:
     if now is None:
         raise ContractError(f"{layout.registry} has no champion; run the register edge first")
     bundle = read_bundle(now.bundle)
-    events = read_events(layout.events)
+    events = with_fields_of(layout, bundle.fields, read_events(layout.events))
     users = Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY))
     check_vocabulary(bundle, layout.item_vocabulary)
     user_idx = users_to_score(events, users)
@@ -48,7 +50,7 @@ def run(*, layout: Layout, score: Score) -> None:
         seen_filter=score.seen_filter,
         shard_users=score.shard_users,
         users=len(user_idx),
-        log=log_digest(layout),
+        log=log_digest(layout, bundle.fields),
         code=code_digest("edges.score", root=RUNNING),
         provider=engine.provider,
     )
@@ -140,11 +142,12 @@ def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:
         )
 
 
-def log_digest(layout: Layout) -> str:
-    """A SHA-256 of all that a score may depend on of who has which events when; a late row changes
-    it, though not `as_of`."""
+def log_digest(layout: Layout, fields: FieldEncoding | None) -> str:
+    """A SHA-256 of all that a score may depend on of who has which events when, and of the `fields`
+    of both; a late row changes it, though not `as_of`."""
     names = ("offsets", "item_idx", "timestamp", "session_start", "event_type", "value")
     files = [layout.user_vocabulary, *(layout.events / f"{name}.npy" for name in names)]
+    files += [] if fields is None else field_files(layout, fields.kinds)
     return hashlib.sha256("/".join(sha256(file) for file in files).encode()).hexdigest()
 
 

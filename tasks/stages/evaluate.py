@@ -64,6 +64,7 @@ from recsys_core.tables import (
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
+from tasks.fields import read_fields, with_fields_of
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
 from tasks.step import main
@@ -121,14 +122,16 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     clock = clock_of(layout)
     check_clock(clock, evaluate=evaluate)
     asked = Asked.read(layout, evaluate)
-    model, memory = read_model(layout.stage("train_rnn")), read_memory(layout.stage("train_memory"))
+    networks, remembered = layout.stage("train_rnn"), layout.stage("train_memory")
+    model, memory = read_model(networks), read_memory(remembered)
     chosen = _choose(asked, timed=clock.kind != "rank", first_metric=first_metric, seed=seed)
-    ranked = [*_rank_all(model, memory, chosen, asked, cut=asked.cuts.test, ending="")]
+    log = with_fields_of(layout, read_fields(networks), asked.events)
+    ranked = [*_rank_all(model, memory, chosen, asked, log, cut=asked.cuts.test, ending="")]
     if evaluate.train_only:
-        before = read_model(layout.stage("train_rnn") / UNTIL_VALID)
-        remembered = read_memory(layout.stage("train_memory") / UNTIL_VALID)
-        cut = asked.cuts.valid
-        ranked += _rank_all(before, remembered, chosen, asked, cut=cut, ending=TRAIN_ONLY)
+        networks, remembered = networks / UNTIL_VALID, remembered / UNTIL_VALID
+        log = with_fields_of(layout, read_fields(networks), asked.events)
+        before = read_model(networks), read_memory(remembered)
+        ranked += _rank_all(*before, chosen, asked, log, cut=asked.cuts.valid, ending=TRAIN_ONLY)
     ranked += _rank_oracle(layout, asked)
     ours = asked.targets_for(model.input_spec.n_items)
     t_star = model.input_spec.t_star
@@ -206,11 +209,13 @@ def _rank_all(
     memory: Memory,
     chosen: dict[BaselineName, Choice],
     asked: Asked,
+    log: Events,
     *,
     cut: Cut,
     ending: str,
 ) -> Iterator[Ranked]:
-    """The model and the baselines, each of what was known at `cut`."""
+    """The model and the baselines, each of what was known at `cut`; `log` are the events with what
+    the model reads of them."""
     n_items = model.input_spec.n_items
     if n_items > cut.n_items:
         raise ContractError(
@@ -218,7 +223,7 @@ def _rank_all(
             "when its period began; run `train_rnn` again"
         )
     everyone = np.ones(len(asked.targets), dtype=bool)
-    for name, scorer in _model_scorers(model, memory, asked, cut=cut):
+    for name, scorer in _model_scorers(model, memory, asked, log, cut=cut):
         yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
     known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
     settings = {name: choice.setting for name, choice in chosen.items()}
@@ -230,12 +235,12 @@ def _rank_all(
 
 
 def _model_scorers(
-    model: TwoTimeScale, memory: Memory, asked: Asked, *, cut: Cut
+    model: TwoTimeScale, memory: Memory, asked: Asked, log: Events, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
     """The model; where it reads the request, asked as in scoring, and without; and the networks in
     it by themselves where it has a memory too."""
     spec = model.input_spec
-    targets, known = asked.targets_for(spec.n_items), known_events(asked.events, spec.n_items)
+    targets, known = asked.targets_for(spec.n_items), known_events(log, spec.n_items)
     user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
     trend = trend_at(frozen_trend(model.config, asked.events, cut), targets)
 

@@ -16,6 +16,7 @@ from recsys_core.serving.export import export_graphs
 from recsys_core.serving.parity import check_parity, popularity_scores, two_time_scale_scores
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.cuts import read_cuts
+from tasks.fields import read_fields
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
 from tasks.step import main
@@ -85,6 +86,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         as_of=as_of,
         popularity_hours=hours,
         session_gap_seconds=read_json(layout.session_gap)["seconds"],
+        fields=read_fields(refit),
     )
     report = {
         "as_of": as_of,

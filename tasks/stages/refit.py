@@ -9,6 +9,7 @@ from recsys_core.sections import Features, Refit, TrainEmbeddings, TrainMemory, 
 from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
+from tasks.fields import fields_report, known_fields, write_fields
 from tasks.item_features import features_report, known_features, write_encoding
 from tasks.memory import counted
 from tasks.memory_files import read_memory, write_memory
@@ -35,6 +36,7 @@ def run(
     remembered = layout.stage("train_memory")
     if refit.kind == "none":
         write_encoding(folder, None)  # none of an earlier run, unless the model has one
+        write_fields(folder, None)
         kept = shutil.ignore_patterns(UNTIL_VALID)
         for stage in (evaluated, remembered):
             shutil.copytree(stage, folder, ignore=kept, dirs_exist_ok=True)
@@ -52,6 +54,8 @@ def run(
         layout, "refit", train_embeddings, train_rnn, features, seed, reward_rule=rule
     )
     known = known_features(layout, features, data.cuts.end)
+    reads = train_rnn.reads
+    fields = known_fields(layout, reads, features, events=data.events, cut=data.cuts.end)
     stage_one = layout.stage("train_embeddings")
     embeddings = fit_embeddings(
         data,
@@ -64,7 +68,7 @@ def run(
     epochs = read_json(evaluated / "training.json")["epochs"]
     params = with_t_star(train_rnn, read_step_sizes(stage_one))
     model = fit_model(
-        data,
+        data.reading(fields),
         params,
         embeddings=embeddings,
         cut=data.cuts.end,
@@ -77,11 +81,12 @@ def run(
     )
     write_model(folder, model)
     write_encoding(folder, known)
+    write_fields(folder, fields)
     write_memory(folder, memory)
     write_json(folder / "training.json", {"epochs": epochs, "cut": "end"})
     counts = data.log_until(data.cuts.end).counts
     rows = {"in": len(data.events), "out": int(counts.sum())}
-    report = {"epochs": epochs, "rows": rows, **features_report(known)}
+    report = {"epochs": epochs, "rows": rows, **features_report(known), **fields_report(fields)}
     write_json(layout.report("refit"), report)
     data.forget_checkpoints()
 

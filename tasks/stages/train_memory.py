@@ -28,6 +28,7 @@ from recsys_core.training.validation import Validation
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
+from tasks.fields import read_fields, with_fields_of
 from tasks.memory import Similar, counted, new_memory, similar_models
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
@@ -55,14 +56,15 @@ def run(
     on.
     """
     check_clock(clock_of(layout), train_memory=train_memory)
-    events = read_events(layout.events)
+    networks = layout.stage("train_rnn") / UNTIL_VALID
+    events = with_fields_of(layout, read_fields(networks), read_events(layout.events))
     cuts = read_cuts(layout, events)
     rule, names = Rewards.of(train_rnn), tuple(read_json(layout.event_types)["names"])
     wanted = rule.wanted(events, names)
     fitting = Fitting(
         events=events,
         cuts=cuts,
-        model=read_model(layout.stage("train_rnn") / UNTIL_VALID),
+        model=read_model(networks),
         validation=validation_of(
             events, cuts, evaluate, metric_name=first_metric, seed=seed, wanted=wanted
         ),

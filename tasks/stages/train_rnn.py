@@ -8,6 +8,7 @@ from recsys_core.sections import Evaluate, Features, TrainRnn
 from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import UNTIL_TEST, UNTIL_VALID, read_embeddings, read_step_sizes
+from tasks.fields import fields_report, known_fields, write_fields
 from tasks.item_features import features_report, known_features, write_encoding
 from tasks.model_files import write_model
 from tasks.stage_two import fit_model, select_model, with_t_star
@@ -35,8 +36,9 @@ def run(
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))
     known = known_features(layout, features, data.cuts.valid)
+    fields = known_fields(layout, params.reads, features, events=data.events, cut=data.cuts.valid)
     selected = select_model(
-        data,
+        data.reading(fields),
         params,
         embeddings=read_embeddings(embeddings / UNTIL_VALID),
         evaluate=evaluate,
@@ -47,9 +49,11 @@ def run(
     folder = layout.stage("train_rnn")
     write_model(folder / UNTIL_VALID, selected.model)
     write_encoding(folder / UNTIL_VALID, known)
+    write_fields(folder / UNTIL_VALID, fields)
     known = known_features(layout, features, data.cuts.test)
+    fields = known_fields(layout, params.reads, features, events=data.events, cut=data.cuts.test)
     model = fit_model(
-        data,
+        data.reading(fields),
         params,
         embeddings=read_embeddings(embeddings / UNTIL_TEST),
         cut=data.cuts.test,
@@ -59,6 +63,7 @@ def run(
     )
     write_model(folder, model)
     write_encoding(folder, known)
+    write_fields(folder, fields)
     write_json(folder / "training.json", {"epochs": selected.epochs, "cut": "test"})
     write_json(layout.report("train_rnn_curve"), selected.curve)
     write_json(
@@ -67,6 +72,7 @@ def run(
             **rows_trained(data, unwanted=True),
             **features_report(known),
             **selected.asked,
+            **fields_report(fields),
             "best_epochs": selected.epochs,
             "epochs": len(selected.curve),
             "t_star": model.config.t_star,

@@ -224,6 +224,15 @@ def test_an_event_type_that_the_card_lacks_is_refused_before_anything_is_written
     assert not folder.exists()
 
 
+def test_fields_that_the_card_lacks_are_refused_before_anything_is_written(
+    checkout: Path,
+) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(ConfigError, match=r"train_rnn\.reads names user\.shoe, but the card's"):
+        prepare(folder, checkout, "train_rnn.reads=[gap, user.shoe]")
+    assert not folder.exists()
+
+
 def test_a_dataset_without_a_card_is_refused_before_anything_is_written(checkout: Path) -> None:
     folder = checkout / "runs" / "default"
     with pytest.raises(ConfigError, match=r"nowhere\.yaml, only cards of simulator;"):

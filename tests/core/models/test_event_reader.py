@@ -8,7 +8,6 @@ import torch
 from recsys_core.data.histories import EVENT_NUMBERS, UNKNOWN
 from recsys_core.models.event_reader import EventReader
 from recsys_core.sections import Read
-from recsys_core.sections import Read as ReadOfParams
 
 READS: tuple[Read, ...] = get_args(Read)
 
@@ -25,10 +24,6 @@ def numbers_of(**columns: list[float]) -> torch.Tensor:
 def read(reader: EventReader, numbers: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return torch.cat(reader(numbers), dim=-1)[0]  # (T, size)
-
-
-def test_params_name_what_can_be_read() -> None:
-    assert get_args(ReadOfParams) == READS
 
 
 @pytest.mark.parametrize("reads", [*((one,) for one in READS), READS])

@@ -215,6 +215,7 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
     assert sizes == {
         "items": ["B", "T"],
         "event_numbers": ["B", "T", len(EVENT_NUMBERS)],
+        "user_fields": ["B", 1],
         "length": ["B"],
         "user_vector": ["B", 8],
         "active": ["B"],

@@ -64,7 +64,7 @@ def test_the_params_of_every_case_hold(name: str) -> None:
     card = merged(read_yaml(ROOT / "datasets" / f"{row.dataset}.yaml"), row.card)
     for case in row.cases:
         params = check_params(merged(base, changes_of(row, case)), where=case)
-        assert set(params.features.items) <= set(card["item_features"] or {})
+        assert set(params.features.items) <= set(card.get("item_features", {}))
         assert params.train_memory.terms == ()
         assert params.train_rnn.ablation == "one_rnn"
 

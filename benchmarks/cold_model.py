@@ -34,7 +34,7 @@ from tasks.item_features import ENCODING, ITEM_TABLE
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-USERS_AT_ONCE = 64
+USERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)

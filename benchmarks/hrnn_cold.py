@@ -212,15 +212,18 @@ def _level(
 
     noise = drawn.random(wanted.shape).astype(np.float32)
     found = {"random": (judged(lambda _: noise, ties=False), [()])}
-    for name, scores, settings in _models(layouts, split, shared):
+    for name, scores, settings in models_of(layouts, split, shared):
         found[name] = (judged(scores, ties=name in REQUIRED), settings)
     return found
 
 
-def _models(
+def models_of(
     layouts: Mapping[str, Layout], split: ColdSplit, asked: Asked
 ) -> Iterator[tuple[str, Scores, list[Setting]]]:
-    """Name, scores by setting, and settings."""
+    """Every model but chance: its name, its scores (U, C) by setting, and the settings.
+
+    `layouts` are the workspaces of the cases, which all learned from the split.
+    """
     one = next(iter(layouts.values()))
     events = read_events(one.events)
     n_items = len(asked.order)

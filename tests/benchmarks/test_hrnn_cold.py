@@ -15,7 +15,7 @@ from benchmarks.cold_carry import by_genres, by_ridge
 from benchmarks.cold_model import carried_rows, fold_in_scores, network_scores, read_asked
 from benchmarks.cold_split import METRICS, ColdSplit, draw_split, incidence, metrics_of, read_log
 from benchmarks.hrnn_cases import read_cases
-from benchmarks.hrnn_cold import AGAINST, REQUIRED, find, merged, write_log_of
+from benchmarks.hrnn_cold import AGAINST, REQUIRED, find, merged, models_of, write_log_of
 from benchmarks.hrnn_results import experiments_page
 from benchmarks.quality import workspace_of
 from recsys_core.artifacts import write_json
@@ -221,6 +221,19 @@ def test_scores_are_the_mean_over_the_places_of_a_history(
     assert fold_in_scores(embeddings, asked, rows)[2] == pytest.approx(naive[0], abs=1e-5)
     own = incidence(split.histories(log), split.test_users, split.warm_items)
     assert asked.counts.sum() == own.sum(), "every warm item of a test user is known here"
+
+
+def test_every_model_scores_every_cold_item(trained: Path, split: ColdSplit, log: pa.Table) -> None:
+    layout = Layout(trained)
+    asked = read_asked(layout, split, log)
+    found = {}
+    for name, scores, settings in models_of({"ids": layout}, split, asked):
+        found[name] = scores(settings[0])
+        assert found[name].shape == (len(split.test_users), len(split.cold_items)), name
+        assert np.isfinite(found[name]).all(), name
+        alike = np.ptp(found[name], axis=0).max() == 0
+        assert alike == name.startswith("popularity"), name
+    assert {AGAINST, "popularity_by_genre", "ease_by_features", "fold_in", "ids"} <= set(found)
 
 
 def test_the_page_tells_what_the_seeds_found(tmp_path: Path) -> None:

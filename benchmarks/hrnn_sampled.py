@@ -171,7 +171,7 @@ def drawn_events(users: int, *, items: int, rng: np.random.Generator) -> Events:
     """Users of as many events each, a second apart."""
     item = np.empty((users, EVENTS_PER_USER), dtype=np.int64)
     for place in range(EVENTS_PER_USER):
-        anything = (items * rng.random(users) ** 2.0).astype(np.int64)
+        anything = (items * rng.random(users) ** 4.0).astype(np.int64)
         if place > 0:
             topic = item[:, place - 1] // TOPIC * TOPIC
             near = np.minimum(topic + rng.integers(0, TOPIC, users), items - 1)

@@ -14,7 +14,7 @@ CHANGE = $(if $(ABLATION),--ablation $(ABLATION)) $(if $(VARIANT),--variant $(VA
 RECTOOLS_PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz lint bench bench-train bench-quality bench-merge format deps lock clean
+.PHONY: help setup run test fuzz lint bench bench-train bench-quality bench-merge bench-hrnn format deps lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-quality: $(STAMP) ## run one row of docs/results.md, ROW=gts-ml100k SEED=1
 bench-merge: $(STAMP) ## merge the seeds that were run, and write docs/results.md
 	$(BIN)/python -m benchmarks.quality_merge
 	$(BIN)/python -m benchmarks.results
+
+bench-hrnn: $(STAMP) ## run one experiment of HRNN-meta, ROW=ablation, cold, hierarchy or sampled, SEED=1, into docs/results.md
+	$(BIN)/python -m benchmarks.hrnn --row $(ROW) --seed $(SEED)
 
 format: $(STAMP) ## let ruff mend and format the code
 	$(BIN)/ruff check --fix

@@ -1,10 +1,11 @@
-"""`python -m benchmarks.results`: writes docs/results.md from benchmarks/results/<protocol>.json,
-and from nothing else; its first table stands in the README too."""
+"""`python -m benchmarks.results`: writes docs/results.md from benchmarks/results/<protocol>.json
+and hrnn-<experiment>.json, and from nothing else; its first table stands in the README too."""
 
 import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.hrnn_results import experiments_page, read_experiments
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.results_row import section
 from benchmarks.results_text import (
@@ -164,14 +165,23 @@ def read_results() -> dict[str, Any]:
     return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
-def main() -> None:
-    argparse.ArgumentParser(description="Write docs/results.md, and its first table.").parse_args()
-    results = read_results()
-    readme = with_summary(README.read_text(encoding="utf-8"), results)
-    for path, text in ((PAGE, page(results)), (README, readme)):
+def whole_page() -> str:
+    """The page of the committed results: the rows, and behind them the experiments."""
+    return page(read_results()) + experiments_page(read_experiments())
+
+
+def write_page() -> None:
+    """Write the page, and its first table into the README."""
+    readme = with_summary(README.read_text(encoding="utf-8"), read_results())
+    for path, text in ((PAGE, whole_page()), (README, readme)):
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Write docs/results.md, and its first table.").parse_args()
+    write_page()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ is not finished. What is published or was measured elsewhere is its floor, of ea
     refit        fitted once more up to the test period, when all is chosen
     train_only   as it was when the validation period began
 
-It may also name ablations, which take a part of the model away, and variants, which ask the same
-model otherwise; each runs in a workspace of its own.
+It may also name ablations, which take a part of the model away, variants, which ask the same model
+otherwise, and cases, which are models of their own; each runs in a workspace of its own.
 """
 
 from copy import deepcopy
@@ -36,6 +36,7 @@ EMPTY: dict[str, Any] = {
     "peers": [],
     "ablations": [],
     "variants": {},
+    "cases": {},
 }
 """The keys that a row need not have, as they are then."""
 
@@ -55,6 +56,7 @@ class Row:
     peers: list[str]
     ablations: list[str]
     variants: dict[str, dict[str, Any]]
+    cases: dict[str, dict[str, Any]]
     floor: dict[str, dict[str, Any]] | None
     note: str
 
@@ -97,21 +99,33 @@ def _check(row: Row, *, where: str) -> None:
                 "letters that is no ablation, and change evaluate alone, since nothing is trained "
                 "again"
             )
+    _check_cases(row, where=where)
+
+
+def _check_cases(row: Row, *, where: str) -> None:
+    for name in row.cases:
+        if not name.isidentifier() or name in (*row.ablations, *row.variants):
+            raise ConfigError(
+                f"{where}: the case {name!r} must have a name of letters that is neither an "
+                "ablation nor a variant"
+            )
 
 
 def changes_of(row: Row, change: str | None) -> dict[str, Any]:
-    """The params of an ablation or a variant of a row, beside those of the row itself; None is the
-    row. An ablation is compared with the row, whose baselines need not be ranked again."""
+    """The params of an ablation, a variant or a case of a row, beside those of the row itself; None
+    is the row. An ablation is compared with the row, whose baselines need not be ranked again."""
     if change is None:
         return {}
     if change in row.variants:
         return row.variants[change]
+    if change in row.cases:
+        return row.cases[change]
     if change in row.ablations:
         least = {"evaluate": {"baselines": ["popularity"]}, "gate": {"floor": "popularity"}}
         return {"train_rnn": {"ablation": change}, **least}
     raise ConfigError(
-        f"{change!r} is neither an ablation nor a variant of {row.name}; name one of "
-        f"{[*row.ablations, *row.variants]}, or add it to benchmarks/rows/{row.name}.yaml"
+        f"{change!r} is no ablation, variant or case of {row.name}; name one of "
+        f"{[*row.ablations, *row.variants, *row.cases]}, or add it to {row.name}.yaml"
     )
 
 

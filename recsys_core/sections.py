@@ -173,8 +173,6 @@ class TrainRnn:
                 f"backbone is hgru with reads {list(self.reads)} and depth {self.depth}: it needs "
                 "session among reads, which tells it where one ends, and depth 1"
             )
-        if self.window < 2:
-            raise ValueError(f"window is {self.window}, it must be at least 2")
         if self.half_life_days is not None:
             _positive(self, "half_life_days")
 

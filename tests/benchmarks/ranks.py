@@ -20,6 +20,7 @@ ROW = Row(
     peers=[],
     ablations=["one_rnn"],
     variants={"unfiltered": {"evaluate": {"seen_filter": False}}},
+    cases={},
     floor=None,
     note="",
 )

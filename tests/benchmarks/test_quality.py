@@ -91,7 +91,7 @@ def test_a_row_that_says_what_none_may_is_refused(
 def test_a_change_that_the_row_does_not_name_is_refused() -> None:
     assert changes_of(ROW, None) == {}
     assert changes_of(ROW, "one_rnn")["train_rnn"] == {"ablation": "one_rnn"}
-    with pytest.raises(ConfigError, match="'swap' is neither an ablation nor a variant"):
+    with pytest.raises(ConfigError, match="'swap' is no ablation, variant or case"):
         changes_of(ROW, "swap")
 
 

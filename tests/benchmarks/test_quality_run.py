@@ -49,6 +49,7 @@ ROW = Row(
     peers=[],
     ablations=["one_rnn"],
     variants={"with_seen_filter": {"evaluate": {"seen_filter": True}}},
+    cases={},
     floor=None,
     note="",
 )

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import results_text
 from benchmarks.quality_merge import merge
-from benchmarks.results import PAGE, README, not_ahead, page, read_results, with_summary
+from benchmarks.results import PAGE, README, not_ahead, page, read_results, whole_page, with_summary
 from tests.benchmarks.ranks import ROW, both_settings, runs, two_seeds
 
 
@@ -122,6 +122,6 @@ def test_groups_by_activity_come_from_few_events_to_many() -> None:
 
 def test_the_page_and_the_readme_are_those_of_the_committed_results() -> None:
     results, readme = read_results(), README.read_text(encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == page(results)
+    assert PAGE.read_text(encoding="utf-8") == whole_page()
     assert with_summary(readme, results) == readme
     assert "](docs/results.md#gts-ml100k)" in readme

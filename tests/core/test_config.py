@@ -83,7 +83,7 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("train_embeddings", "l2", -1.0, "l2 is -1.0, it must be at least 0"),
         ("train_rnn", "item_pull", -1.0, "item_pull is -1.0, it must be at least 0"),
         ("train_rnn", "gamma", -1.0, "gamma is -1.0, it must be at least 0"),
-        ("train_rnn", "window", 1, "window is 1, it must be at least 2"),
+        ("train_rnn", "window", 0, "window is 0, it must be greater than 0"),
         ("train_rnn", "gamma", float("nan"), "gamma is nan, it must be a finite number"),
         ("split", "days", float("inf"), "days is inf, it must be a finite number"),
         ("train_embeddings", "sampling_power", float("nan"), "sampling_power is nan"),

@@ -83,7 +83,7 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _the_floor_is_evaluated(self) -> "Params":
-        if self.gate.floor == "recent_popularity" and not self.evaluate.recent_hours:
+        if self.gate.floor == "recent_popularity" and not self.evaluate.windows:
             raise ValueError(
                 "gate.floor is recent_popularity, but evaluate.recent_hours is empty; "
                 "set gate.floor to popularity, or name hours"

@@ -384,8 +384,10 @@ class TrainMemory:
 class Evaluate:
     """`targets` says what is asked for, in validation too. `train_only` also ranks by what was
     fitted before the validation period. `evaluation/baselines.py` says what the `baselines` are.
-    `recent_hours` are the windows that they may choose from on validation; without any there is no
-    recent popularity, and transitions are counted over the whole log."""
+    `recent_hours` and `recent_minutes` are the windows that they may choose from on validation;
+    without any there is no recent popularity, and transitions are counted over the whole log. With
+    `streaming`, in validation too, the trend and the baselines that are `STREAMED` there know every
+    event before a target's own time; without, what was known when its period began."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     targets: TargetKind
@@ -394,6 +396,8 @@ class Evaluate:
     train_only: bool
     baselines: tuple[BaselineName, ...]
     recent_hours: tuple[float, ...]
+    recent_minutes: tuple[float, ...]
+    streaming: bool
     bootstrap_draws: int
     batch: int
 
@@ -403,9 +407,17 @@ class Evaluate:
             raise ValueError("cutoffs is empty, it must name at least one")
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError(f"baselines is {list(self.baselines)}, it must name each once")
-        numbers = (*self.recent_hours, *self.cutoffs)
+        numbers = (*self.recent_hours, *self.recent_minutes, *self.cutoffs)
         if not all(0 < number <= LARGEST for number in numbers):
-            raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
+            raise ValueError(
+                "recent_hours and cutoffs must be lists of numbers greater than 0, and so must "
+                "recent_minutes"
+            )
+
+    @property
+    def windows(self) -> tuple[float, ...]:
+        """The windows of both units, in hours."""
+        return (*(minutes / 60 for minutes in self.recent_minutes), *self.recent_hours)
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,14 @@ def check_clock(
         windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
         found = f"train_memory.windows is [{windows}] (there are no hours)"
         refused.append((found, "'train_memory.windows=[null]'"))
-    if evaluate is not None and evaluate.recent_hours:
-        hours = ", ".join(f"{hour:g}" for hour in evaluate.recent_hours)
-        found = f"evaluate.recent_hours is [{hours}] (there are no hours)"
-        refused.append((found, "'evaluate.recent_hours=[]'"))
+    for unit in ("hours", "minutes"):
+        if evaluate is not None and getattr(evaluate, f"recent_{unit}"):
+            windows = ", ".join(f"{one:g}" for one in getattr(evaluate, f"recent_{unit}"))
+            found = f"evaluate.recent_{unit} is [{windows}] (there are no {unit})"
+            refused.append((found, f"'evaluate.recent_{unit}=[]'"))
+    if evaluate is not None and evaluate.streaming:
+        found = "evaluate.streaming is true (no time says what lies before a target for everybody)"
+        refused.append((found, "evaluate.streaming=false"))
     if gate is not None and gate.floor == "recent_popularity":
         found = "gate.floor is recent_popularity (nothing is known to be recent)"
         refused.append((found, "gate.floor=popularity"))

@@ -31,6 +31,7 @@ def validation_of(
         period=cuts.validation_period,
         kind=evaluate.targets,
         seen_filter=evaluate.seen_filter,
+        streaming=evaluate.streaming,
         metric_name=metric_name,
         limit=VALIDATION_TARGETS,
         rng=generator(seed, "validation targets"),

@@ -39,6 +39,7 @@ class Validation:
         period: Period,
         kind: TargetKind,
         seen_filter: bool,
+        streaming: bool,
         metric_name: str,
         limit: int,
         rng: np.random.Generator,
@@ -46,6 +47,7 @@ class Validation:
         self.metric_name = metric_name
         self._events = events
         self._seen_filter = seen_filter
+        self._streaming = streaming
         self._before = period.before
         self._candidates = candidates_at(events, period.before)
         targets = targets_of(kind, events, period, n_items=period.before.n_items)
@@ -79,10 +81,12 @@ class Validation:
         return request_times(self._events, self._targets, n_items=self._before.n_items)
 
     def trend(self, model: TwoTimeScale) -> Trend | None:
-        """What the trend of a model adds to its logits, of what was known before the period."""
+        """What the trend of a model adds to its logits, of what was known before the period, or
+        where `streaming` before each target."""
         if model.config.trend_hours is None:
             return None
-        index = trend_of(model.config, self._events, until=self._before.one_time("a trend"))
+        until = None if self._streaming else self._before.one_time("a trend")
+        index = trend_of(model.config, self._events, until=until)
         return trend_at(index, self._targets)
 
     def metric(

@@ -15,6 +15,7 @@ from recsys_core.data.oracle import read_oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
 from recsys_core.evaluation.baselines import (
+    STREAMED,
     WITH_LIKELIHOOD,
     Choice,
     Fits,
@@ -26,6 +27,7 @@ from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
 from recsys_core.evaluation.scorers import (
+    Trend,
     history_scorer,
     memory_scorer,
     trend_at,
@@ -74,9 +76,14 @@ MODEL = "two_time_scale"
 NETWORKS = "networks"
 WITHOUT_REQUEST = "two_time_scale_without_request"
 """The same model where nobody knows when it is asked."""
+FROZEN_TREND = "two_time_scale_frozen_trend"
+"""The same model where the trend is as it was when the test period began."""
 ORACLE = "oracle"
 TRAIN_ONLY = "_train_only"
 """Ends the name of a model that was fitted before the validation period."""
+FROZEN = "_frozen"
+"""Ends the name of a baseline that knows no more than what was known when the test period began,
+beside others that stream."""
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -148,10 +155,13 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     write_table(layout.ranks, ranks_table(ranked, asked.targets, groups), RANKS)
     write_table(layout.metrics, metrics_table(rows), METRICS)
     in_period = events_in_period(asked.events, asked.cuts.test_period)
+    of_baselines = {
+        f"{name}{group.ending}": choice for group in chosen for name, choice in group.chosen.items()
+    }
     report = {
         **headline(rows, compared, model=MODEL, metric=first_metric),
         **population(ranked, groups, ours, in_period=in_period),
-        **choices(chosen, evaluate, first_metric=first_metric, t_star=t_star),
+        **choices(of_baselines, evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
@@ -162,18 +172,28 @@ def _targets(events: Events, cuts: Cuts, evaluate: Evaluate, n_items: int) -> Ta
     return targets_of(evaluate.targets, events, cuts.test_period, n_items=n_items)
 
 
-def _names(evaluate: Evaluate) -> tuple[BaselineName, ...]:
-    """The baselines that are ranked: without hours nothing is recent."""
-    return tuple(
-        name for name in evaluate.baselines if name != "recent_popularity" or evaluate.recent_hours
-    )
+@dataclass(frozen=True)
+class Group:
+    """Baselines that know alike: what of each is chosen, by name; those that are ranked, and what
+    their names end with then."""
+
+    ranked: tuple[BaselineName, ...]
+    streaming: bool
+    chosen: dict[BaselineName, Choice]
+    ending: str
 
 
-def _choose(
-    asked: Asked, *, timed: bool, first_metric: str, seed: int
-) -> dict[BaselineName, Choice]:
-    """What is chosen of the baselines, on the validation targets of the training stages."""
+def _choose(asked: Asked, *, timed: bool, first_metric: str, seed: int) -> list[Group]:
+    """What is chosen of the baselines, on the validation targets of the training stages.
+
+    Without hours nothing is recent, so recent popularity is not ranked then.
+    """
     evaluate, cut = asked.evaluate, asked.cuts.valid
+    ranked = [
+        name for name in evaluate.baselines if name != "recent_popularity" or evaluate.windows
+    ]
+    streamed = tuple(name for name in ranked if evaluate.streaming and name in STREAMED)
+    frozen = tuple(name for name in ranked if name not in streamed)
     validation = validation_of(
         asked.events, asked.cuts, evaluate, metric_name=first_metric, seed=seed
     )
@@ -183,17 +203,31 @@ def _choose(
         scorer = history_scorer(model, known, validation.targets, likelihood=False)
         return validation.metric_of_scorer(scorer)
 
-    names, hours = _names(evaluate), evaluate.recent_hours
-    chosen = choose_settings(names, asked.events, cut, hours=hours, timed=timed, value=value)
-    for name, choice in chosen.items():
-        logger.info("event=chosen baseline=%s setting=%r", name, label(choice.setting))
-    return chosen
+    groups = [(streamed, True, ""), *([(frozen, False, FROZEN)] if frozen else [])]
+    if not evaluate.streaming:
+        groups = [(frozen, False, "")]
+    found = []
+    for names, streaming, ending in groups:
+        chosen = choose_settings(
+            names,
+            asked.events,
+            cut,
+            hours=evaluate.windows,
+            timed=timed,
+            streaming=streaming,
+            value=value,
+        )
+        for name, choice in chosen.items():
+            setting = label(choice.setting)
+            logger.info("event=chosen baseline=%s%s setting=%r", name, ending, setting)
+        found.append(Group(names, streaming, chosen, ending))
+    return found
 
 
 def _rank_all(
     model: TwoTimeScale,
     memory: Memory,
-    chosen: dict[BaselineName, Choice],
+    chosen: list[Group],
     asked: Asked,
     *,
     cut: Cut,
@@ -210,19 +244,20 @@ def _rank_all(
     for name, scorer in _model_scorers(model, memory, asked, cut=cut):
         yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
     known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
-    settings = {name: choice.setting for name, choice in chosen.items()}
-    fits = Fits(asked.events, cut, settings)
-    for name in _names(asked.evaluate):
-        fitted = fits.model(name, settings[name])
-        scorer = history_scorer(fitted, known, targets, likelihood=name in WITH_LIKELIHOOD)
-        yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
+    for group in chosen:
+        settings = {name: choice.setting for name, choice in group.chosen.items()}
+        fits = Fits(asked.events, cut, settings, streaming=group.streaming)
+        for name in group.ranked:
+            fitted = fits.model(name, settings[name])
+            scorer = history_scorer(fitted, known, targets, likelihood=name in WITH_LIKELIHOOD)
+            yield _rank(f"{name}{group.ending}{ending}", scorer, everyone, asked, cut=cut)
 
 
 def _model_scorers(
     model: TwoTimeScale, memory: Memory, asked: Asked, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
-    """The model; without the request time where it reads one; and the networks in it by themselves
-    where it has a memory too."""
+    """The model; without the request time where it reads one; with the trend of the cut, where it
+    streams; and the networks in it by themselves where it has a memory too."""
     spec = model.input_spec
     targets, known = asked.targets_for(spec.n_items), known_events(asked.events, spec.n_items)
 
@@ -235,15 +270,20 @@ def _model_scorers(
             request=request,
         )
 
-    trend = None
-    if model.config.trend_hours is not None:
-        until = cut.one_time("a trend")
-        trend = trend_at(trend_of(model.config, asked.events, until=until), targets)
+    def trend_until(until: int | None) -> Trend | None:
+        return trend_at(trend_of(model.config, asked.events, until=until), targets)
+
+    streaming = asked.evaluate.streaming
+    has_trend = model.config.trend_hours is not None
+    frozen = trend_until(cut.one_time("a trend")) if has_trend else None
+    trend = trend_until(None) if streaming else frozen
     queries = queries_at(request_times(asked.events, targets, n_items=spec.n_items))
     yield MODEL, memory_scorer(model, memory, queries, known, targets, trend=trend)
     if spec.reads_request:
         unasked = queries_at(None)
         yield WITHOUT_REQUEST, memory_scorer(model, memory, unasked, known, targets, trend=trend)
+    if streaming and has_trend:
+        yield FROZEN_TREND, memory_scorer(model, memory, queries, known, targets, trend=frozen)
     if memory.config.terms:
         yield (
             NETWORKS,

@@ -26,7 +26,7 @@ def run(
     """Write the model that knows everything before the test period, the one of before validation,
     and the learning curve that chose its epochs."""
     check_clock(clock_of(layout), train_rnn=train_rnn)
-    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    asked = (evaluate.targets, evaluate.seen_filter, evaluate.streaming, first_metric)
     data = TrainingData.read(layout, "train_rnn", train_rnn, features, *asked, seed)
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))

@@ -43,6 +43,8 @@ PARAMS = Evaluate(
     cutoffs=(2, 5),
     seen_filter=False,
     recent_hours=(5.0, 20.0),
+    recent_minutes=(),
+    streaming=False,
     bootstrap_draws=20,
     batch=16,
 )

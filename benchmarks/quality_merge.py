@@ -33,7 +33,12 @@ from recsys_core.rng import generator
 from recsys_core.tables import RANKS, read_table
 
 NETWORKS = "networks"
-PARTS = (NETWORKS, "two_time_scale_without_request", "oracle")
+PARTS = (
+    NETWORKS,
+    "two_time_scale_without_request",
+    "two_time_scale_frozen_trend",
+    "oracle",
+)
 COHORTS = ("active", "inactive", "new_user", "known")
 DRAWS = 1_000
 

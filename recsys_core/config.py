@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recsys_core.errors import ConfigError
 from recsys_core.sections import (
+    Backtest,
     DaysSplit,
     Evaluate,
     EventsSplit,
     ExportOnnx,
     Features,
+    FrameSplit,
     Gate,
     Ingest,
     LeaveOneOutSplit,
@@ -42,7 +44,8 @@ class Params(BaseModel):
     seed: int
     first_metric: str
     split: Annotated[
-        DaysSplit | QuantileSplit | EventsSplit | LeaveOneOutSplit, Field(discriminator="kind")
+        DaysSplit | QuantileSplit | FrameSplit | EventsSplit | LeaveOneOutSplit,
+        Field(discriminator="kind"),
     ]
     features: Features
     snapshot: Snapshot
@@ -59,6 +62,7 @@ class Params(BaseModel):
     register_: Register = Field(alias="register")
     score: Score
     publish: Publish
+    backtest: Backtest
 
     @model_validator(mode="after")
     def _first_metric_is_evaluated(self) -> "Params":

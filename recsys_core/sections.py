@@ -99,7 +99,22 @@ class LeaveOneOutSplit:
     kind: Literal["leave_one_out"]
 
 
-TimeSplit = DaysSplit | QuantileSplit
+@dataclass(frozen=True)
+class FrameSplit:
+    """The `hours` before `end` are test, the `valid_hours` before them validation. `end` is in
+    microseconds since 1970, as the log has them: what lies later is cut off; null is the log's."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["frame"]
+    hours: float
+    valid_hours: float
+    end: int | None
+
+    def __post_init__(self) -> None:
+        _positive(self, "hours", "valid_hours")
+
+
+TimeSplit = DaysSplit | QuantileSplit | FrameSplit
 SplitParams = TimeSplit | EventsSplit | LeaveOneOutSplit
 TargetKind = Literal["successive", "last", "session", "basket"]
 BaselineName = Literal[
@@ -487,3 +502,23 @@ class Publish:
 
     def __post_init__(self) -> None:
         _not_negative(self, "keep_runs")
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """The end of the log in `frames` of `frame_hours` each, one after the other. A model is trained
+    on what lies before the first one, and again before `every` one, or before each so-many-th;
+    `never` again asks the first one for all frames. Each is chosen on the `valid_hours` before."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    frame_hours: float
+    frames: int
+    valid_hours: float
+    retrain: int | Literal["every", "never"]
+
+    def __post_init__(self) -> None:
+        _positive(self, "frame_hours", "frames", "valid_hours")
+        if self.frame_hours * 60 < 1:
+            raise ValueError(f"frame_hours is {self.frame_hours}, it must be at least a minute")
+        if isinstance(self.retrain, int):
+            _positive(self, "retrain")

@@ -21,6 +21,7 @@ from recsys_core.layout import Layout
 from recsys_core.sections import (
     DaysSplit,
     Evaluate,
+    FrameSplit,
     Gate,
     SplitParams,
     TrainEmbeddings,
@@ -68,10 +69,10 @@ def check_clock(
     if not ranks and clock.one_time:
         return
     refused: list[tuple[str, str]] = []  # what was found and why not, what to set instead
-    if ranks and isinstance(split, DaysSplit):
-        refused.append(
-            ("split.kind is days (there are no days)", "'split={kind: quantile, share: 0.1}'")
-        )
+    if ranks and isinstance(split, DaysSplit | FrameSplit):
+        unit = "days" if isinstance(split, DaysSplit) else "hours"
+        found = f"split.kind is {split.kind} (there are no {unit})"
+        refused.append((found, "'split={kind: quantile, share: 0.1}'"))
     for section, half_life in (
         ("train_embeddings", train_embeddings and train_embeddings.half_life_days),
         ("train_rnn", train_rnn and train_rnn.half_life_days),

@@ -102,6 +102,19 @@ WITH_LIKELIHOOD = ("popularity", "recent_popularity", "transitions")
 STREAMED: tuple[BaselineName, ...] = ("popularity", "recent_popularity", "transitions")
 """Those that can be had as they are at each target."""
 
+FROZEN = "_frozen"
+"""Ends the name of a baseline that knows no more than what was known when the test period began,
+beside others that stream."""
+
+
+def ranked_name(name: BaselineName, *, streaming: bool) -> str:
+    """What a baseline is called among ranks.
+
+    >>> ranked_name("stan", streaming=True), ranked_name("popularity", streaming=True)
+    ('stan_frozen', 'popularity')
+    """
+    return f"{name}{FROZEN}" if streaming and name not in STREAMED else name
+
 
 @dataclass(frozen=True)
 class Choice:

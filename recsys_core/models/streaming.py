@@ -52,9 +52,12 @@ class StreamingPopularity:
         end = np.searchsorted(self.timestamp, moments)  # (Q,) events before each
         since = moments if self.window_us is None else moments - self.window_us
         begin = np.searchsorted(self.timestamp, since)  # (Q,) where each one's window begins
-        before_begin = before_end = 0
-        counts = np.zeros(self.n_items + 1, dtype=np.int64)
-        recent, log_counts = np.zeros_like(counts), np.zeros(len(counts), dtype=np.float32)
+        before_begin, before_end = int(begin[0]), int(end[0])
+        counts, recent = (  # (V + 1,) until the first moment, and in its window
+            np.bincount(self.item_idx[start:before_end], minlength=self.n_items + 1)
+            for start in (0, before_begin)
+        )
+        log_counts = np.log1p(counts).astype(np.float32)
         room = np.empty_like(log_counts)
         for first, last in zip(begin.tolist(), end.tolist(), strict=True):
             new = self.item_idx[before_end:last]

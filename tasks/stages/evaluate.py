@@ -15,6 +15,7 @@ from recsys_core.data.oracle import read_oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
 from recsys_core.evaluation.baselines import (
+    FROZEN,
     STREAMED,
     WITH_LIKELIHOOD,
     Choice,
@@ -81,9 +82,6 @@ FROZEN_TREND = "two_time_scale_frozen_trend"
 ORACLE = "oracle"
 TRAIN_ONLY = "_train_only"
 """Ends the name of a model that was fitted before the validation period."""
-FROZEN = "_frozen"
-"""Ends the name of a baseline that knows no more than what was known when the test period began,
-beside others that stream."""
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]

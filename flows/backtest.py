@@ -15,14 +15,24 @@ from flows.retrain import (
     validate,
 )
 from flows.steps import edge_task, recorded
-from flows.workspace import chosen_overrides, prepared
+from flows.workspace import CHECKOUT, checked, chosen_overrides, prepared
 from recsys_core.artifacts import read_json
 from recsys_core.config import read_params
 from recsys_core.evaluation.backtest import Origin, first_origin
 from recsys_core.layout import Layout
-from tasks.backtest import end_of, origin_overrides, origins, window_of
+from tasks.backtest import check_backtest, end_of, origin_overrides, origins, window_of
 
 join_origins = edge_task("backtest")
+
+
+def check(workspace: Path, given: list[str], *, called_from: Path) -> None:
+    """Raise `ConfigError` where a backtest with the overrides `given` would be refused; nothing is
+    written."""
+    from recsys_core.data.cards import read_card
+
+    chosen = chosen_overrides(workspace, given, called_from=called_from)
+    _, params = checked(chosen.values, folder=workspace, called_from=chosen.called_from)
+    check_backtest(params, read_card(Layout(CHECKOUT).card(params.ingest.dataset)).time.kind)
 
 
 @flow(name="backtest", persist_result=False)

@@ -107,24 +107,21 @@ def score(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
             score_and_publish(workspace)
 
 
-@app.command()
-def backtest(workspace: Workspace = Path("runs/backtest"), overrides: Overrides = None) -> None:
+@app.command("backtest")
+def run_backtest(workspace: Workspace = Path("runs/backtest"), overrides: Overrides = None) -> None:
     """Train before each frame of the log's end, and draw the curves of what that would have been
     worth; what is up to date already is left alone."""
     from flows.console import on_console, prepare_environment
     from flows.workspace import ready
 
     prepare_environment()
-    with ready(workspace, overrides or [], called_from=Path.cwd(), say=_say):
-        from flows.backtest import backtest as run_backtest
-        from flows.backtest import summary_lines
-        from recsys_core.config import read_params
-        from tasks.backtest import check_backtest
+    from flows import backtest
 
-        check_backtest(read_params(workspace / "params.yaml"))
+    backtest.check(workspace, overrides or [], called_from=Path.cwd())
+    with ready(workspace, overrides or [], called_from=Path.cwd(), say=_say):
         with on_console():
-            run_backtest(workspace)
-        for line in summary_lines(workspace):
+            backtest.backtest(workspace)
+        for line in backtest.summary_lines(workspace):
             typer.echo(line)
 
 

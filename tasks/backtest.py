@@ -26,14 +26,21 @@ from recsys_core.evaluation.metrics import metric_of
 from recsys_core.layout import Layout
 from recsys_core.sections import Backtest
 from recsys_core.tables import RANKS, read_events, read_table
+from tasks.clock import TimeKind
 
 STREAMING, FROZEN = "two_time_scale", "two_time_scale_frozen_trend"
 """The model as the stage evaluate ranks it; the second only where it has a trend."""
 
 
-def check_backtest(params: Params) -> None:
-    """Raise `ConfigError` where these params cannot be asked in frames."""
+def check_backtest(params: Params, kind: TimeKind) -> None:
+    """Raise `ConfigError` where these params, of a log with times of this `kind`, cannot be asked
+    in frames."""
     evaluate = params.evaluate
+    if kind == "rank":
+        raise ConfigError(
+            "the card's time is a rank, an order without clock times, but the frames of a backtest "
+            "are hours; evaluate such a log with `twotempo run` and another `split`"
+        )
     if evaluate.targets != "successive":
         raise ConfigError(
             f"evaluate.targets is {evaluate.targets}, but a backtest asks for every event of its "

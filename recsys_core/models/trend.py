@@ -12,8 +12,8 @@ Time is cut into slots of a 60th of the window, which begin at whole multiples o
 So nothing of t's own time or later counts, and no target sees itself; what is newer than the 60th
 of a window may not count yet. All requests of one slot see the same, and an item that is asked for
 often has one count a slot instead of one an event: that is what makes a trend cheap to train with.
-Training asks at the time of each event, evaluation at the cut at the latest, scoring at its
-`as_of`, all by this one rule.
+Training asks at the time of each event, evaluation at the cut at the latest or, streaming, at each
+target's own time, scoring at its `as_of`, all by this one rule.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """A backtest's parts on the tiny simulated log: real stages in the workspaces of its origins."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,20 @@ def params_of(root: Path, *overrides: str) -> Params:
     return check_params(value, where="params.yaml")
 
 
-def run_origin(layout: Layout, origin: Origin, **known: Any) -> Layout:
-    """The stages in an origin's workspace, as the flow takes them."""
+def run_origin(layout: Layout, origin: Origin, like: Layout | None = None, **of: Any) -> Layout:
+    """The stages in an origin's workspace, as the flow takes them; what depends on the log alone is
+    `like` that of another origin, as DVC restores it."""
     one = Layout(layout.origin(origin.first))
     (one.root / "datasets").mkdir(parents=True)
     card = (CHECKOUT / "datasets" / "simulator-tiny.yaml").read_text()
     one.card("simulator-tiny").write_text(card)
-    overrides = origin_overrides(BACKTEST, origin, **known)
-    run_stages(one, *UP_TO_EVALUATE, params=params_of(one.root, *overrides))
+    stages = UP_TO_EVALUATE
+    if like is not None:
+        for stage in ("ingest", "validate"):
+            shutil.copytree(like.stage(stage), one.stage(stage))
+        stages = stages[2:]
+    overrides = origin_overrides(BACKTEST, origin, **of)
+    run_stages(one, *stages, params=params_of(one.root, *overrides))
     return one
 
 
@@ -63,9 +70,9 @@ def run_origin(layout: Layout, origin: Origin, **known: Any) -> Layout:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A backtest with two origins, joined."""
     layout = Layout(tmp_path_factory.mktemp("backtest"))
-    run_origin(layout, first_origin(BACKTEST), end=None, window=None)
+    first = run_origin(layout, first_origin(BACKTEST), end=None, window=None)
     for origin in origins(layout, BACKTEST)[1:]:
-        run_origin(layout, origin, end=end_of(layout), window=window_of(layout))
+        run_origin(layout, origin, first, end=end_of(layout), window=window_of(layout))
     join_all(layout)
     return layout
 
@@ -124,10 +131,9 @@ def test_curves_are_the_ranks_of_the_stage_evaluate(done: Layout) -> None:
 def test_the_first_weights_know_nothing_of_the_frames(done: Layout, tmp_path: Path) -> None:
     """They are the same, to the byte, where the log ends after the first frame; and no origin's log
     goes beyond its own frames."""
-    cut = Layout(tmp_path)
-    once = Origin(0, 1)
-    short = run_origin(cut, once, end=end_of(done), window=window_of(done))
     first = Layout(done.origin(0))
+    once, window = Origin(0, 1), window_of(done)
+    short = run_origin(Layout(tmp_path), once, first, end=end_of(done), window=window)
     model = Path("model.safetensors")
     names = [name for name in contents(first.stage("train_rnn")) if name.endswith(".safetensors")]
     assert model.name in names
@@ -207,5 +213,8 @@ def test_overrides_are_params_of_an_origin() -> None:
 )
 def test_what_cannot_be_asked_in_frames_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_backtest(params_of(CHECKOUT / "runs" / "x", *overrides))
-    check_backtest(params_of(CHECKOUT / "runs" / "x"))
+        check_backtest(params_of(CHECKOUT / "runs" / "x", *overrides), "absolute")
+    good = params_of(CHECKOUT / "runs" / "x")
+    check_backtest(good, "relative")
+    with pytest.raises(ConfigError, match="the frames of a backtest are hours"):
+        check_backtest(good, "rank")

@@ -39,6 +39,8 @@ def curve_picture(
     highest = max((point[3] for points in lines.values() for point in points), default=0.0)
     ticks = _ticks(highest)
     scale = _Scale(frames=len(starts) - 1, top=ticks[-1])
+    solid = {name: name.endswith("_trend") or f"{name}_trend" not in lines for name in lines}
+    pieces = {name: _pieces(points) for name, points in lines.items()}
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -47,12 +49,15 @@ def curve_picture(
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
             f'<text class="title" x="{LEFT}" y="24">{escape(metric)} in each frame</text>',
             *_axes(scale, ticks, starts, kind),
+            # below all lines, and of the solid ones alone: all of them would hide each other
+            *(_band(scale, name, one) for name in lines if solid[name] for one in pieces[name]),
             *(
                 part
-                for name, points in lines.items()
-                for part in _line(scale, name, points, alone=f"{name}_trend" not in lines)
+                for name in lines
+                for one in pieces[name]
+                for part in _line(scale, name, one, solid=solid[name])
             ),
-            *_legend(lines),
+            *_legend(lines, solid),
             "</svg>",
             "",
         ]
@@ -124,31 +129,35 @@ def _moment(start: int, first: int, *, kind: str, whole_days: bool) -> str:
     return moment.strftime("%Y-%m-%d" if whole_days else "%m-%d %H:%M")
 
 
-def _line(scale: _Scale, name: str, points: Sequence[Point], *, alone: bool) -> list[str]:
-    """A line with its points and the band of its intervals, in pieces where frames are missing."""
-    colour, dash = _colour(name), "" if _solid(name, alone) else f' stroke-dasharray="{DASHED}"'
+def _pieces(points: Sequence[Point]) -> list[Sequence[Point]]:
+    """A line cut where frames are missing."""
     breaks = [
         place
         for place, (one, other) in enumerate(pairwise(points), start=1)
         if other[0] > one[0] + 1
     ]
-    parts = []
-    for begin, end in pairwise([0, *breaks, len(points)]):
-        piece = points[begin:end]
-        middle = [scale.x(frame + 0.5) for frame, *_ in piece]
-        value, low, high = ([scale.y(point[place]) for point in piece] for place in (1, 2, 3))
-        band = [*zip(middle, high, strict=True), *reversed([*zip(middle, low, strict=True)])]
-        parts.append(f'<polygon class="band" fill="{colour}" points="{_path(band)}"/>')
-        path = _path([*zip(middle, value, strict=True)])
-        parts.append(f'<polyline class="line" stroke="{colour}"{dash} points="{path}"/>')
-        parts += [
-            f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>'
-            for x, y in zip(middle, value, strict=True)
-        ]
-    return parts
+    return [points[begin:end] for begin, end in pairwise([0, *breaks, len(points)])]
 
 
-def _legend(lines: Mapping[str, Sequence[Point]]) -> list[str]:
+def _band(scale: _Scale, name: str, piece: Sequence[Point]) -> str:
+    """The intervals of a line."""
+    upper = [(scale.x(frame + 0.5), scale.y(high)) for frame, _, _, high in piece]
+    lower = [(scale.x(frame + 0.5), scale.y(low)) for frame, _, low, _ in piece]
+    return (
+        f'<polygon class="band" fill="{_colour(name)}" points="{_path([*upper, *lower[::-1]])}"/>'
+    )
+
+
+def _line(scale: _Scale, name: str, piece: Sequence[Point], *, solid: bool) -> list[str]:
+    """A line with its points."""
+    points = [(scale.x(frame + 0.5), scale.y(value)) for frame, value, _, _ in piece]
+    return [
+        f'<polyline class="line" stroke="{_colour(name)}"{_dash(solid)} points="{_path(points)}"/>',
+        *(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{_colour(name)}"/>' for x, y in points),
+    ]
+
+
+def _legend(lines: Mapping[str, Sequence[Point]], solid: Mapping[str, bool]) -> list[str]:
     """The curves by name, the one that is highest on average first."""
     ordered = sorted(
         lines, key=lambda name: -sum(point[1] for point in lines[name]) / max(1, len(lines[name]))
@@ -157,11 +166,9 @@ def _legend(lines: Mapping[str, Sequence[Point]]) -> list[str]:
     x = WIDTH - RIGHT + 14
     for place, name in enumerate(ordered):
         y = TOP + 8 + 22 * place
-        solid = _solid(name, f"{name}_trend" not in lines)
-        dash = "" if solid else f' stroke-dasharray="{DASHED}"'
         parts.append(
             f'<line class="line" x1="{x}" x2="{x + 26}" y1="{y}" y2="{y}" '
-            f'stroke="{_colour(name)}"{dash}/>'
+            f'stroke="{_colour(name)}"{_dash(solid[name])}/>'
         )
         label = escape(name.replace("_", " "))
         parts.append(f'<text x="{x + 34}" y="{y}" dominant-baseline="middle">{label}</text>')
@@ -172,8 +179,8 @@ def _colour(name: str) -> str:
     return COLOURS[name.removesuffix("_trend")]
 
 
-def _solid(name: str, alone: bool) -> bool:
-    return alone or name.endswith("_trend")
+def _dash(solid: bool) -> str:
+    return "" if solid else f' stroke-dasharray="{DASHED}"'
 
 
 def _path(points: Sequence[tuple[str, str]]) -> str:

@@ -14,15 +14,7 @@ from recsys_core.data.histories import RequestTimes
 from recsys_core.data.oracle import read_oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
-from recsys_core.evaluation.baselines import (
-    FROZEN,
-    STREAMED,
-    WITH_LIKELIHOOD,
-    Choice,
-    Fits,
-    choose_settings,
-    label,
-)
+from recsys_core.evaluation.baselines import WITH_LIKELIHOOD, Fits
 from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
@@ -49,13 +41,12 @@ from recsys_core.evaluation.targets import (
 )
 from recsys_core.evaluation.truth import oracle_scorer
 from recsys_core.layout import Layout
-from recsys_core.models.history_model import HistoryModel
 from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
 from recsys_core.models.trend import trend_of
 from recsys_core.models.two_time_scale import TwoTimeScale
-from recsys_core.sections import BaselineName, Evaluate
+from recsys_core.sections import Evaluate
 from recsys_core.tables import (
     ITEM_VOCABULARY,
     METRICS,
@@ -64,8 +55,9 @@ from recsys_core.tables import (
     read_table,
     write_table,
 )
+from tasks.baselines import Group, choose_groups, named
 from tasks.clock import check_clock, clock_of
-from tasks.cuts import read_cuts, validation_of
+from tasks.cuts import read_cuts
 from tasks.embedding_files import UNTIL_VALID
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
@@ -122,7 +114,14 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     check_clock(clock, evaluate=evaluate)
     asked = Asked.read(layout, evaluate)
     model, memory = read_model(layout.stage("train_rnn")), read_memory(layout.stage("train_memory"))
-    chosen = _choose(asked, timed=clock.kind != "rank", first_metric=first_metric, seed=seed)
+    chosen = choose_groups(
+        asked.events,
+        asked.cuts,
+        evaluate,
+        timed=clock.kind != "rank",
+        first_metric=first_metric,
+        seed=seed,
+    )
     ranked = [*_rank_all(model, memory, chosen, asked, cut=asked.cuts.test, ending="")]
     if evaluate.train_only:
         before = read_model(layout.stage("train_rnn") / UNTIL_VALID)
@@ -153,13 +152,10 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     write_table(layout.ranks, ranks_table(ranked, asked.targets, groups), RANKS)
     write_table(layout.metrics, metrics_table(rows), METRICS)
     in_period = events_in_period(asked.events, asked.cuts.test_period)
-    of_baselines = {
-        f"{name}{group.ending}": choice for group in chosen for name, choice in group.chosen.items()
-    }
     report = {
         **headline(rows, compared, model=MODEL, metric=first_metric),
         **population(ranked, groups, ours, in_period=in_period),
-        **choices(of_baselines, evaluate, first_metric=first_metric, t_star=t_star),
+        **choices(named(chosen), evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
@@ -168,58 +164,6 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
 
 def _targets(events: Events, cuts: Cuts, evaluate: Evaluate, n_items: int) -> Targets:
     return targets_of(evaluate.targets, events, cuts.test_period, n_items=n_items)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Baselines that know alike: what of each is chosen, by name; those that are ranked, and what
-    their names end with then."""
-
-    ranked: tuple[BaselineName, ...]
-    streaming: bool
-    chosen: dict[BaselineName, Choice]
-    ending: str
-
-
-def _choose(asked: Asked, *, timed: bool, first_metric: str, seed: int) -> list[Group]:
-    """What is chosen of the baselines, on the validation targets of the training stages.
-
-    Without hours nothing is recent, so recent popularity is not ranked then.
-    """
-    evaluate, cut = asked.evaluate, asked.cuts.valid
-    ranked = [
-        name for name in evaluate.baselines if name != "recent_popularity" or evaluate.windows
-    ]
-    streamed = tuple(name for name in ranked if evaluate.streaming and name in STREAMED)
-    frozen = tuple(name for name in ranked if name not in streamed)
-    validation = validation_of(
-        asked.events, asked.cuts, evaluate, metric_name=first_metric, seed=seed
-    )
-    known = known_events(asked.events, cut.n_items)
-
-    def value(model: HistoryModel) -> float:
-        scorer = history_scorer(model, known, validation.targets, likelihood=False)
-        return validation.metric_of_scorer(scorer)
-
-    groups = [(streamed, True, ""), *([(frozen, False, FROZEN)] if frozen else [])]
-    if not evaluate.streaming:
-        groups = [(frozen, False, "")]
-    found = []
-    for names, streaming, ending in groups:
-        chosen = choose_settings(
-            names,
-            asked.events,
-            cut,
-            hours=evaluate.windows,
-            timed=timed,
-            streaming=streaming,
-            value=value,
-        )
-        for name, choice in chosen.items():
-            setting = label(choice.setting)
-            logger.info("event=chosen baseline=%s%s setting=%r", name, ending, setting)
-        found.append(Group(names, streaming, chosen, ending))
-    return found
 
 
 def _rank_all(

@@ -46,22 +46,22 @@ def backtest(workspace: Path) -> None:
     with recorded(workspace, flow="backtest"):
         first = first_origin(asked)
         overrides = origin_overrides(asked, first, end=None, window=None)
-        train_and_ask(layout, first, overrides, of=f"1 of frames 0 to {first.last - 1}")
+        train_and_ask(layout, first, overrides)
         end, window = end_of(layout), window_of(layout)
         later = origins(layout, asked)[1:]
-        for number, origin in enumerate(later, start=2):
+        for number, origin in enumerate(later, start=1):
+            get_run_logger().info("retraining=%d/%d", number, len(later))
             overrides = origin_overrides(asked, origin, end=end, window=window)
-            of = f"{number} of {len(later) + 1}, frames {origin.first} to {origin.last - 1}"
-            train_and_ask(layout, origin, overrides, of=of)
+            train_and_ask(layout, origin, overrides)
         join_origins(workspace)
 
 
-def train_and_ask(layout: Layout, origin: Origin, overrides: list[str], *, of: str) -> None:
+def train_and_ask(layout: Layout, origin: Origin, overrides: list[str]) -> None:
     """Every stage up to evaluation in the origin's workspace: the params of the backtest's, with
     `overrides`."""
     folder = layout.origin(origin.first)
     chosen = chosen_overrides(layout.root, [], called_from=layout.root)
-    get_run_logger().info("origin=%s folder=%s", of, folder.relative_to(layout.root))
+    get_run_logger().info("origin=%d frames=%d-%d", origin.first, origin.first, origin.last - 1)
     values = [*chosen.values, *overrides]
     with (
         prepared(folder, values, called_from=chosen.called_from),

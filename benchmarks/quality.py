@@ -41,6 +41,7 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import check_params, read_yaml
 from recsys_core.data.duck import literal
 from recsys_core.errors import TwotempoError
+from recsys_core.evaluation.baselines import ranked_name
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.evaluation.targets import queries
 from recsys_core.layout import Layout
@@ -85,9 +86,9 @@ def run_row(
 ) -> Layout:
     """Run the whole row; what it found is in `run.json` and the ranks of the workspace."""
     ours = _row_params(row, seed)
-    missing = [
-        name for name in row.required if name not in (*ours["evaluate"]["baselines"], *row.peers)
-    ]
+    streaming = ours["evaluate"]["streaming"]
+    ranked = [ranked_name(name, streaming=streaming) for name in ours["evaluate"]["baselines"]]
+    missing = [name for name in row.required if name not in (*ranked, *row.peers)]
     if missing:
         raise TwotempoError(
             f"{row.name}: the required baselines {missing} are missing; name them in "

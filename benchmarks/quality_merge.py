@@ -37,6 +37,7 @@ PARTS = (
     NETWORKS,
     "two_time_scale_at_scoring",
     "two_time_scale_without_request",
+    "two_time_scale_frozen_trend",
     "oracle",
 )
 COHORTS = ("active", "inactive", "new_user", "known")

@@ -49,6 +49,7 @@ def fit(settings: str, items: int, events: int) -> None:
         period=Period(cut, end),
         kind="successive",
         seen_filter=False,
+        streaming=False,
         metric_name=params.first_metric,
         limit=TARGETS,
         rng=generator(SEED, "validation targets"),

@@ -107,6 +107,24 @@ def score(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
             score_and_publish(workspace)
 
 
+@app.command("backtest")
+def run_backtest(workspace: Workspace = Path("runs/backtest"), overrides: Overrides = None) -> None:
+    """Train before each frame of the log's end, and draw the curves of what that would have been
+    worth; what is up to date already is left alone."""
+    from flows.console import on_console, prepare_environment
+    from flows.workspace import ready
+
+    prepare_environment()
+    from flows import backtest
+
+    backtest.check(workspace, overrides or [], called_from=Path.cwd())
+    with ready(workspace, overrides or [], called_from=Path.cwd(), say=_say):
+        with on_console():
+            backtest.backtest(workspace)
+        for line in backtest.summary_lines(workspace):
+            typer.echo(line)
+
+
 @app.command()
 def recommend(
     user: Annotated[str, typer.Argument(metavar="USER", help="A user_id of the log.")],

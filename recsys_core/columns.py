@@ -36,6 +36,12 @@ HIGH = "high"
 TARGETS = "targets"
 USERS = "users"
 
+FRAME = "frame"
+START = "start"
+END = "end"
+TRAINED_BEFORE = "trained_before"
+KNOWN = "known"
+
 SCORE = "score"
 MODEL_VERSION = "model_version"
 AS_OF = "as_of"

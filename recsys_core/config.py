@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recsys_core.errors import ConfigError
 from recsys_core.sections import (
+    Backtest,
     Evaluate,
     ExportOnnx,
     Features,
@@ -24,6 +25,7 @@ from recsys_core.sections import (
 from recsys_core.sections_of_data import (
     DaysSplit,
     EventsSplit,
+    FrameSplit,
     Ingest,
     LeaveOneOutSplit,
     QuantileSplit,
@@ -44,7 +46,8 @@ class Params(BaseModel):
     seed: int
     first_metric: str
     split: Annotated[
-        DaysSplit | QuantileSplit | EventsSplit | LeaveOneOutSplit, Field(discriminator="kind")
+        DaysSplit | QuantileSplit | FrameSplit | EventsSplit | LeaveOneOutSplit,
+        Field(discriminator="kind"),
     ]
     features: Features
     snapshot: Snapshot
@@ -61,6 +64,7 @@ class Params(BaseModel):
     register_: Register = Field(alias="register")
     score: Score
     publish: Publish
+    backtest: Backtest
 
     @model_validator(mode="after")
     def _first_metric_is_evaluated(self) -> "Params":
@@ -85,7 +89,7 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _the_floor_is_evaluated(self) -> "Params":
-        if self.gate.floor == "recent_popularity" and not self.evaluate.recent_hours:
+        if self.gate.floor == "recent_popularity" and not self.evaluate.windows:
             raise ValueError(
                 "gate.floor is recent_popularity, but evaluate.recent_hours is empty; "
                 "set gate.floor to popularity, or name hours"

@@ -15,6 +15,8 @@ STAGES = (
     "export_onnx",
 )
 EDGES = ("snapshot", "gate", "register", "score", "publish")
+BESIDE = ("backtest",)
+"""Edges that no nightly run takes."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,15 @@ class Layout:
     def bundle(self) -> Path:
         """What a scoring machine needs, with its manifest (a folder)."""
         return self.stage("export_onnx")
+
+    def origin(self, first: int) -> Path:
+        """The workspace in a backtest of the model trained before the frame `first`, from 0."""
+        return self.root / "origins" / f"{first:04}"
+
+    @property
+    def curve(self) -> Path:
+        """What a backtest measured, one row for each frame and model."""
+        return self.root / "reports" / "backtest" / "curve.parquet"
 
     @property
     def checkpoints(self) -> Path:

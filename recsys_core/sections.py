@@ -259,8 +259,10 @@ class TrainMemory:
 class Evaluate:
     """`targets` says what is asked for, in validation too. `train_only` also ranks by what was
     fitted before the validation period. `evaluation/baselines.py` says what the `baselines` are.
-    `recent_hours` are the windows that they may choose from on validation; without any there is no
-    recent popularity, and transitions are counted over the whole log."""
+    `recent_hours` and `recent_minutes` are the windows that they may choose from on validation;
+    without any there is no recent popularity, and transitions are counted over the whole log. With
+    `streaming`, in validation too, the trend and the baselines that are `STREAMED` there know every
+    event before a target's own time; without, what was known when its period began."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     targets: TargetKind
@@ -269,6 +271,8 @@ class Evaluate:
     train_only: bool
     baselines: tuple[BaselineName, ...]
     recent_hours: tuple[float, ...]
+    recent_minutes: tuple[float, ...]
+    streaming: bool
     bootstrap_draws: int
     batch: int
 
@@ -278,9 +282,17 @@ class Evaluate:
             raise ValueError("cutoffs is empty, it must name at least one")
         if len(set(self.baselines)) < len(self.baselines):
             raise ValueError(f"baselines is {list(self.baselines)}, it must name each once")
-        numbers = (*self.recent_hours, *self.cutoffs)
+        numbers = (*self.recent_hours, *self.recent_minutes, *self.cutoffs)
         if not all(0 < number <= LARGEST for number in numbers):
-            raise ValueError("recent_hours and cutoffs must be lists of numbers greater than 0")
+            raise ValueError(
+                "recent_hours and cutoffs must be lists of numbers greater than 0, and so must "
+                "recent_minutes"
+            )
+
+    @property
+    def windows(self) -> tuple[float, ...]:
+        """The windows of both units, in hours."""
+        return (*(minutes / 60 for minutes in self.recent_minutes), *self.recent_hours)
 
 
 @dataclass(frozen=True)
@@ -350,3 +362,23 @@ class Publish:
 
     def __post_init__(self) -> None:
         _not_negative(self, "keep_runs")
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """The end of the log in `frames` of `frame_hours` each, one after the other. A model is trained
+    on what lies before the first one, and again before `every` one, or before each so-many-th;
+    `never` again asks the first one for all frames. Each is chosen on the `valid_hours` before."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    frame_hours: float
+    frames: int
+    valid_hours: float
+    retrain: int | Literal["every", "never"]
+
+    def __post_init__(self) -> None:
+        _positive(self, "frame_hours", "frames", "valid_hours")
+        if self.frame_hours * 60 < 1:
+            raise ValueError(f"frame_hours is {self.frame_hours}, it must be at least a minute")
+        if isinstance(self.retrain, int):
+            _positive(self, "retrain")

@@ -60,7 +60,22 @@ class LeaveOneOutSplit:
     kind: Literal["leave_one_out"]
 
 
-TimeSplit = DaysSplit | QuantileSplit
+@dataclass(frozen=True)
+class FrameSplit:
+    """The `hours` before `end` are test, the `valid_hours` before them validation. `end` is in
+    microseconds since 1970, as the log has them: what lies later is cut off; null is the log's."""
+
+    __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["frame"]
+    hours: float
+    valid_hours: float
+    end: int | None
+
+    def __post_init__(self) -> None:
+        positive(self, "hours", "valid_hours")
+
+
+TimeSplit = DaysSplit | QuantileSplit | FrameSplit
 SplitParams = TimeSplit | EventsSplit | LeaveOneOutSplit
 
 

@@ -16,12 +16,15 @@ import pyarrow.parquet as pq
 from recsys_core.artifacts import atomic_path
 from recsys_core.columns import (
     COHORT,
+    END,
     EVENT_TYPE,
     FIRST_TIMESTAMP,
+    FRAME,
     HIGH,
     HISTORY,
     ITEM_ID,
     ITEM_IDX,
+    KNOWN,
     LOW,
     METRIC,
     MODEL,
@@ -31,10 +34,12 @@ from recsys_core.columns import (
     SCORE,
     SESSION_ID,
     SOURCE_ROW,
+    START,
     TARGET,
     TARGETS,
     TIES,
     TIMESTAMP,
+    TRAINED_BEFORE,
     USER_ID,
     USER_IDX,
     USERS,
@@ -116,6 +121,25 @@ METRICS = pa.schema(
         _required(USERS, pa.int64()),
     ]
 )
+
+CURVE = pa.schema(
+    [
+        _required(FRAME, pa.int32()),
+        _required(MODEL, pa.string()),
+        _required(START, UTC_MICROSECONDS),
+        _required(END, UTC_MICROSECONDS),
+        _required(TRAINED_BEFORE, UTC_MICROSECONDS),
+        _required(METRIC, pa.string()),
+        _required(VALUE, pa.float64()),
+        _required(LOW, pa.float64()),
+        _required(HIGH, pa.float64()),
+        _required(TARGETS, pa.int64()),
+        _required(USERS, pa.int64()),
+        _required(KNOWN, pa.int64()),
+    ]
+)
+"""One row for each frame of a backtest that has targets, and each model. `known`: targets that were
+a candidate of the model."""
 
 SCORES = pa.schema(
     [

@@ -19,7 +19,7 @@ from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
 from recsys_core.sections import Evaluate, Gate, TrainEmbeddings, TrainMemory, TrainRnn
-from recsys_core.sections_of_data import DaysSplit, SplitParams
+from recsys_core.sections_of_data import DaysSplit, FrameSplit, SplitParams
 
 TimeKind = Literal["absolute", "relative", "rank"]
 
@@ -61,10 +61,10 @@ def check_clock(
     if not ranks and clock.one_time:
         return
     refused: list[tuple[str, str]] = []  # what was found and why not, what to set instead
-    if ranks and isinstance(split, DaysSplit):
-        refused.append(
-            ("split.kind is days (there are no days)", "'split={kind: quantile, share: 0.1}'")
-        )
+    if ranks and isinstance(split, DaysSplit | FrameSplit):
+        unit = "days" if isinstance(split, DaysSplit) else "hours"
+        found = f"split.kind is {split.kind} (there are no {unit})"
+        refused.append((found, "'split={kind: quantile, share: 0.1}'"))
     for section, half_life in (
         ("train_embeddings", train_embeddings and train_embeddings.half_life_days),
         ("train_rnn", train_rnn and train_rnn.half_life_days),
@@ -85,10 +85,14 @@ def check_clock(
         windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
         found = f"train_memory.windows is [{windows}] (there are no hours)"
         refused.append((found, "'train_memory.windows=[null]'"))
-    if evaluate is not None and evaluate.recent_hours:
-        hours = ", ".join(f"{hour:g}" for hour in evaluate.recent_hours)
-        found = f"evaluate.recent_hours is [{hours}] (there are no hours)"
-        refused.append((found, "'evaluate.recent_hours=[]'"))
+    for unit in ("hours", "minutes"):
+        if evaluate is not None and getattr(evaluate, f"recent_{unit}"):
+            windows = ", ".join(f"{one:g}" for one in getattr(evaluate, f"recent_{unit}"))
+            found = f"evaluate.recent_{unit} is [{windows}] (there are no {unit})"
+            refused.append((found, f"'evaluate.recent_{unit}=[]'"))
+    if evaluate is not None and evaluate.streaming:
+        found = "evaluate.streaming is true (no time says what lies before a target for everybody)"
+        refused.append((found, "evaluate.streaming=false"))
     if gate is not None and gate.floor == "recent_popularity":
         found = "gate.floor is recent_popularity (nothing is known to be recent)"
         refused.append((found, "gate.floor=popularity"))

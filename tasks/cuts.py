@@ -43,6 +43,7 @@ def validation_of(
         period=cuts.validation_period,
         kind=evaluate.targets,
         seen_filter=evaluate.seen_filter,
+        streaming=evaluate.streaming,
         metric_name=metric_name,
         limit=VALIDATION_TARGETS,
         rng=generator(seed, "validation targets"),

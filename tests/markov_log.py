@@ -120,6 +120,7 @@ def validation_of(events: Events, metric_name: str = "mrr@20") -> Validation:
         period=period_of(events),
         kind="successive",
         seen_filter=False,
+        streaming=False,
         metric_name=metric_name,
         limit=10_000,
         rng=generator(1, "validation"),

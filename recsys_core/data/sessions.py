@@ -51,12 +51,14 @@ def load_log(
     interactions: Path,
     *,
     card: DatasetCard,
+    cut_off: int | None,
     first_rows: Sequence[int],
     ties: Literal["first", "last"],
 ) -> LogCounts:
     """Create the views `log`, the interactions before the cut-off and of kept types, and `arrived`,
     the same with their arrival.
 
+    `cut_off` is in microseconds, that of the card or an earlier one; None keeps all.
     `first_rows` are the source_rows at which the parts of the log begin, the first of them 0.
     `ties` `last` reads the log backwards, so that events of one time come in the other order: its
     source_row is counted from the end.
@@ -77,7 +79,6 @@ def load_log(
     source = parquet_sql(interactions)
     row = "source_row" if ties == "first" else "max(source_row) OVER () - source_row"
     types = "[" + ", ".join(literal(name) for name in card.kept_types) + "]"
-    cut_off = card.cut_off_microseconds
     before = "true" if cut_off is None else f"epoch_us(timestamp) < {cut_off}"
     kept = f"list_contains({types}, event_type)"
     rows_in, cut, dropped = connection.execute(

@@ -5,6 +5,7 @@
 | kind          | the test part, and the validation part once more in what lies before it       |
 |---------------|--------------------------------------------------------------------------------|
 | days          | the last days                                                                  |
+| frame         | the hours before an end; validation is as long as is said                      |
 | quantile      | the last share of the events by time; equal times stay on one side             |
 | events        | the last share of the events by time, then row: a number of events, to the row |
 | leave_one_out | each user's last event                                                         |
@@ -20,7 +21,13 @@ import numpy.typing as npt
 
 from recsys_core.data.events import Events
 from recsys_core.errors import DataError
-from recsys_core.sections_of_data import DaysSplit, EventsSplit, LeaveOneOutSplit, TimeSplit
+from recsys_core.sections_of_data import (
+    DaysSplit,
+    EventsSplit,
+    FrameSplit,
+    LeaveOneOutSplit,
+    TimeSplit,
+)
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
@@ -65,7 +72,8 @@ def make_split(
 def split_by_time(
     timestamp: npt.NDArray[np.int64], params: TimeSplit, *, cut_off: int | None
 ) -> Split:
-    """Cut a log by time; the validation cut is the test cut once more, inside what lies before it.
+    """Cut a log by time; the validation cut is the test cut once more, inside what lies before it,
+    but for a frame, which says how long validation is.
 
     `days`: the test period is the last `days` before the end, the cut-off where the card has one.
     `quantile`: it begins at the (1 - share) quantile (lower) of the timestamps, that time included.
@@ -78,6 +86,9 @@ def split_by_time(
     if isinstance(params, DaysSplit):
         step = round(params.days * MICROSECONDS_PER_DAY)
         test_start, valid_start = end - step, end - 2 * step
+    elif isinstance(params, FrameSplit):
+        test_start = end - round(params.hours / 24 * MICROSECONDS_PER_DAY)
+        valid_start = test_start - round(params.valid_hours / 24 * MICROSECONDS_PER_DAY)
     else:
         test_start = _quantile(timestamp, params.share)
         valid_start = _quantile(timestamp[timestamp < test_start], params.share)

@@ -17,7 +17,8 @@
 | repeat_last            | the last item, then recent popularity            |                   |
 
 A model is fitted on what is known at a cut. What another one of them needs (recent popularity in
-its window, the ridge of ease) is chosen first.
+its window, the ridge of ease) is chosen first. Those that are `STREAMED` can also be had as they
+are at each target (`models/streaming.py`): of the items known at the cut, by every earlier event.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,6 +60,11 @@ from recsys_core.models.session_neighbours import (
     SessionNeighboursSettings,
     fit_session_neighbours,
 )
+from recsys_core.models.streaming import (
+    StreamingPopularity,
+    stream_popularity,
+    stream_transitions,
+)
 from recsys_core.models.user_neighbours import UserNeighboursSettings, fit_user_neighbours
 from recsys_core.sections import BaselineName
 
@@ -93,6 +99,22 @@ NEEDS: dict[BaselineName, tuple[BaselineName, ...]] = {
 WITH_LIKELIHOOD = ("popularity", "recent_popularity", "transitions")
 """Those whose scores are log-probabilities."""
 
+STREAMED: tuple[BaselineName, ...] = ("popularity", "recent_popularity", "transitions")
+"""Those that can be had as they are at each target."""
+
+FROZEN = "_frozen"
+"""Ends the name of a baseline that knows no more than what was known when the test period began,
+beside others that stream."""
+
+
+def ranked_name(name: BaselineName, *, streaming: bool) -> str:
+    """What a baseline is called among ranks.
+
+    >>> ranked_name("stan", streaming=True), ranked_name("popularity", streaming=True)
+    ('stan_frozen', 'popularity')
+    """
+    return f"{name}{FROZEN}" if streaming and name not in STREAMED else name
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -109,15 +131,17 @@ def choose_settings(
     *,
     hours: tuple[float, ...],
     timed: bool,
+    streaming: bool,
     value: Callable[[HistoryModel], float],
 ) -> dict[BaselineName, Choice]:
     """What is chosen of each of `names`, of what they need, and of recent popularity.
 
     Models are fitted at `cut`, where the validation period begins; the setting with the largest
-    `value` is taken, of equal ones the first. `timed`: times are real ones.
+    `value` is taken, of equal ones the first. `timed`: times are real ones. `streaming`: those
+    of `Fits`.
     """
     chosen: dict[BaselineName, Choice] = {}
-    fits = Fits(events, cut, {})
+    fits = Fits(events, cut, {}, streaming=streaming)
     for name in _in_order(("recent_popularity", *names)):
         grid = _grid(name, hours=hours, timed=timed)
         values: dict[Setting, float] = {}
@@ -125,27 +149,37 @@ def choose_settings(
             values = {setting: value(fits.model(name, setting)) for setting in grid}
         best = max(grid, key=lambda setting: values.get(setting, 0.0))
         chosen[name] = Choice(best, values)
-        fits = Fits(events, cut, {one: choice.setting for one, choice in chosen.items()}, fits)
+        settings = {one: choice.setting for one, choice in chosen.items()}
+        fits = Fits(events, cut, settings, streaming=streaming, before=fits)
     return chosen
 
 
 class Fits:
-    """The baselines fitted on what is known at a cut; what several share is fitted once."""
+    """The baselines fitted on what is known at a cut; what several share is fitted once.
+
+    `streaming`: those that are `STREAMED` as they are at each target, of the items known at the
+    cut; no other is to be asked for then.
+    """
 
     def __init__(
         self,
         events: Events,
         cut: Cut,
         chosen: Mapping[BaselineName, Setting],
+        *,
+        streaming: bool,
         before: "Fits | None" = None,
     ) -> None:
         self._events = events
         self._cut = cut
         self._chosen = chosen
+        self._streaming = streaming
         self._linear: dict[Setting, LinearItems] = {} if before is None else before._linear
 
     def model(self, name: BaselineName, setting: Setting) -> HistoryModel:
         """The baseline called `name`; what it needs is as chosen."""
+        if self._streaming:
+            return self._streamed(name, setting)
         events, counts, n_items = self._events, self._cut.counts, self._cut.n_items
         match name, setting:
             case "popularity", None:
@@ -177,6 +211,17 @@ class Fits:
                 order = {"own_recent": "recent", "own_frequent": "frequent", "repeat_last": "last"}
                 return OwnItems(order[name], catalogue=n_items, rest=popularity)  # type: ignore[arg-type]
         raise AssertionError(f"{name} has no setting {setting!r}")
+
+    def _streamed(self, name: BaselineName, setting: Setting) -> HistoryModel:
+        assert name in STREAMED, f"{name} is not streamed"
+        assert setting is None or isinstance(setting, float), "windows are hours"
+        if name != "transitions":
+            return self._stream_popularity(setting)
+        backoff = self._stream_popularity(self._window("recent_popularity"))
+        return stream_transitions(self._events, backoff=backoff, hours=setting)
+
+    def _stream_popularity(self, hours: float | None) -> StreamingPopularity:
+        return stream_popularity(self._events, n_items=self._cut.n_items, hours=hours)
 
     def _window(self, name: BaselineName) -> float | None:
         hours = self._chosen[name]

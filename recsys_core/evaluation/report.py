@@ -11,7 +11,7 @@ from recsys_core.evaluation.baselines import Choice, label
 from recsys_core.evaluation.significance import Interval
 from recsys_core.evaluation.summary import Ranked, Row
 from recsys_core.evaluation.targets import Targets
-from recsys_core.sections import BaselineName, Evaluate, TargetKind
+from recsys_core.sections import Evaluate, TargetKind
 
 TARGETS: dict[TargetKind, str] = {
     "successive": "each event of the test period that has an earlier event of its user",
@@ -26,6 +26,14 @@ PROTOCOL = {
     "rank": "1 + other candidates with a score >= the target's; an unknown target is a miss",
     "interval": "95 %, bootstrap over users; differences are paired",
 }
+
+KNOWN = {
+    False: "what was known when the test period began, and the user's own history",
+    True: "popularity, recent popularity, transitions and the model's trend: every event before "
+    "the target's time; weights, the memory and whatever ends with frozen or frozen_trend: what "
+    "was known when the test period began; histories: all earlier events of the user",
+}
+"""What stands behind a rank, by whether evaluation streams."""
 
 Report = dict[str, Any]
 
@@ -89,7 +97,7 @@ def two_time_scales(active: npt.NDArray[np.bool_]) -> Report:
 
 
 def choices(
-    chosen: Mapping[BaselineName, Choice], evaluate: Evaluate, *, first_metric: str, t_star: int
+    chosen: Mapping[str, Choice], evaluate: Evaluate, *, first_metric: str, t_star: int
 ) -> Report:
     """What was chosen on validation, and the rules.
 
@@ -109,8 +117,13 @@ def choices(
         },
         "first_metric": first_metric,
         "seen_filter": evaluate.seen_filter,
+        "streaming": evaluate.streaming,
         "t_star": t_star,
-        "protocol": {"targets": TARGETS[evaluate.targets], **PROTOCOL},
+        "protocol": {
+            "targets": TARGETS[evaluate.targets],
+            **PROTOCOL,
+            "known": KNOWN[evaluate.streaming],
+        },
     }
 
 

@@ -12,8 +12,8 @@ Time is cut into slots of a 60th of the window, which begin at whole multiples o
 So nothing of t's own time or later counts, and no target sees itself; what is newer than the 60th
 of a window may not count yet. All requests of one slot see the same, and an item that is asked for
 often has one count a slot instead of one an event: that is what makes a trend cheap to train with.
-Training asks at the time of each event, evaluation at the cut at the latest, scoring at its
-`as_of`, all by this one rule.
+Training asks at the time of each event, evaluation at the cut at the latest or, streaming, at each
+target's own time, scoring at its `as_of`, all by this one rule.
 """
 
 from dataclasses import dataclass
@@ -249,14 +249,17 @@ def trend_of(config: HasTrend, events: Events, *, until: int | None) -> TrendInd
     )
 
 
-def frozen_trend(config: HasTrend, events: Events, cut: Cut) -> TrendIndex | None:
-    """The trend of a model as it was known at a cut, whenever it is asked for.
+def trend_in_period(
+    config: HasTrend, events: Events, cut: Cut, *, streaming: bool
+) -> TrendIndex | None:
+    """The trend of a model in the period after a cut: as it was known at the cut, whenever it is
+    asked for, or where `streaming` as it is at each request.
 
-    Raises `ConfigError` where each user is cut at a moment of their own.
+    Raises `ConfigError` where it is frozen and each user is cut at a moment of their own.
     """
     if config.trend_hours is None:
         return None
-    return trend_of(config, events, until=cut.one_time("a trend"))
+    return trend_of(config, events, until=None if streaming else cut.one_time("a trend"))
 
 
 def index_trend(

@@ -16,7 +16,7 @@ from recsys_core.evaluation.scorers import Trend, trend_at, vector_scorer
 from recsys_core.evaluation.targets import Targets, request_times, targets_of
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events
-from recsys_core.models.trend import TrendIndex, frozen_trend
+from recsys_core.models.trend import TrendIndex, trend_in_period
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TargetKind
 from recsys_core.training.log_until import LogUntil
@@ -39,6 +39,7 @@ class Validation:
         period: Period,
         kind: TargetKind,
         seen_filter: bool,
+        streaming: bool,
         metric_name: str,
         limit: int,
         rng: np.random.Generator,
@@ -48,6 +49,7 @@ class Validation:
         self.metric_name = metric_name
         self._events = events
         self._seen_filter = seen_filter
+        self._streaming = streaming
         self._before = period.before
         self._candidates = candidates_at(events, period.before)
         targets = targets_of(kind, events, period, n_items=period.before.n_items)
@@ -103,14 +105,17 @@ class Validation:
         return request_times(self._events, self._targets, n_items=self._before.n_items)
 
     def trend(self, model: TwoTimeScale) -> Trend | None:
-        """What the trend of a model adds to its logits, of what was known before the period.
+        """What the trend of a model adds to its logits, of what was known before the period, or
+        where `streaming` before each target.
 
         It is counted once for all models with a trend like this one's, and for `among` too.
         """
         config = model.config
         key = (config.n_items, config.trend_hours, config.trend_temperature)
         if key not in self._trends:
-            self._trends[key] = frozen_trend(config, self._events, self._before)
+            self._trends[key] = trend_in_period(
+                config, self._events, self._before, streaming=self._streaming
+            )
         return trend_at(self._trends[key], self._targets)
 
     def metric(

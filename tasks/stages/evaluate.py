@@ -14,18 +14,13 @@ from recsys_core.data.histories import RequestTimes
 from recsys_core.data.oracle import read_oracle
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError, DataError
-from recsys_core.evaluation.baselines import (
-    WITH_LIKELIHOOD,
-    Choice,
-    Fits,
-    choose_settings,
-    label,
-)
+from recsys_core.evaluation.baselines import WITH_LIKELIHOOD, Fits
 from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
 from recsys_core.evaluation.scorers import (
+    Trend,
     history_scorer,
     memory_scorer,
     trend_at,
@@ -46,13 +41,12 @@ from recsys_core.evaluation.targets import (
 )
 from recsys_core.evaluation.truth import oracle_scorer
 from recsys_core.layout import Layout
-from recsys_core.models.history_model import HistoryModel
 from recsys_core.models.memory import Memory
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import asked_early, known_events, request_at_scoring
-from recsys_core.models.trend import frozen_trend
+from recsys_core.models.trend import trend_in_period
 from recsys_core.models.two_time_scale import TwoTimeScale
-from recsys_core.sections import BaselineName, Evaluate
+from recsys_core.sections import Evaluate
 from recsys_core.tables import (
     ITEM_VOCABULARY,
     METRICS,
@@ -61,8 +55,9 @@ from recsys_core.tables import (
     read_table,
     write_table,
 )
+from tasks.baselines import Group, choose_groups, named
 from tasks.clock import check_clock, clock_of
-from tasks.cuts import read_cuts, validation_of
+from tasks.cuts import read_cuts
 from tasks.embedding_files import UNTIL_VALID
 from tasks.fields import read_fields, with_fields_of
 from tasks.memory_files import read_memory
@@ -78,6 +73,8 @@ AT_SCORING = "two_time_scale_at_scoring"
 beforehand, but at the last event of the log, or of the user where that is later."""
 WITHOUT_REQUEST = "two_time_scale_without_request"
 """The same model where nobody knows when it is asked."""
+FROZEN_TREND = "two_time_scale_frozen_trend"
+"""The same model where the trend is as it was when the test period began."""
 ORACLE = "oracle"
 TRAIN_ONLY = "_train_only"
 """Ends the name of a model that was fitted before the validation period."""
@@ -124,7 +121,14 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     asked = Asked.read(layout, evaluate)
     networks, remembered = layout.stage("train_rnn"), layout.stage("train_memory")
     model, memory = read_model(networks), read_memory(remembered)
-    chosen = _choose(asked, timed=clock.kind != "rank", first_metric=first_metric, seed=seed)
+    chosen = choose_groups(
+        asked.events,
+        asked.cuts,
+        evaluate,
+        timed=clock.kind != "rank",
+        first_metric=first_metric,
+        seed=seed,
+    )
     log = with_fields_of(layout, read_fields(networks), asked.events)
     ranked = [*_rank_all(model, memory, chosen, asked, log, cut=asked.cuts.test, ending="")]
     if evaluate.train_only:
@@ -165,7 +169,7 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
             user_idx=ours.user_idx.astype(np.int64),
             history=ours.history.astype(np.int64),
         ),
-        **choices(chosen, evaluate, first_metric=first_metric, t_star=t_star),
+        **choices(named(chosen), evaluate, first_metric=first_metric, t_star=t_star),
     }
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
@@ -176,38 +180,10 @@ def _targets(events: Events, cuts: Cuts, evaluate: Evaluate, n_items: int) -> Ta
     return targets_of(evaluate.targets, events, cuts.test_period, n_items=n_items)
 
 
-def _names(evaluate: Evaluate) -> tuple[BaselineName, ...]:
-    """The baselines that are ranked: without hours nothing is recent."""
-    return tuple(
-        name for name in evaluate.baselines if name != "recent_popularity" or evaluate.recent_hours
-    )
-
-
-def _choose(
-    asked: Asked, *, timed: bool, first_metric: str, seed: int
-) -> dict[BaselineName, Choice]:
-    """What is chosen of the baselines, on the validation targets of the training stages."""
-    evaluate, cut = asked.evaluate, asked.cuts.valid
-    validation = validation_of(
-        asked.events, asked.cuts, evaluate, metric_name=first_metric, seed=seed
-    )
-    known = known_events(asked.events, cut.n_items)
-
-    def value(model: HistoryModel) -> float:
-        scorer = history_scorer(model, known, validation.targets, likelihood=False)
-        return validation.metric_of_scorer(scorer)
-
-    names, hours = _names(evaluate), evaluate.recent_hours
-    chosen = choose_settings(names, asked.events, cut, hours=hours, timed=timed, value=value)
-    for name, choice in chosen.items():
-        logger.info("event=chosen baseline=%s setting=%r", name, label(choice.setting))
-    return chosen
-
-
 def _rank_all(
     model: TwoTimeScale,
     memory: Memory,
-    chosen: dict[BaselineName, Choice],
+    chosen: list[Group],
     asked: Asked,
     log: Events,
     *,
@@ -226,23 +202,23 @@ def _rank_all(
     for name, scorer in _model_scorers(model, memory, asked, log, cut=cut):
         yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
     known, targets = known_events(asked.events, cut.n_items), asked.targets_for(cut.n_items)
-    settings = {name: choice.setting for name, choice in chosen.items()}
-    fits = Fits(asked.events, cut, settings)
-    for name in _names(asked.evaluate):
-        fitted = fits.model(name, settings[name])
-        scorer = history_scorer(fitted, known, targets, likelihood=name in WITH_LIKELIHOOD)
-        yield _rank(f"{name}{ending}", scorer, everyone, asked, cut=cut)
+    for group in chosen:
+        settings = {name: choice.setting for name, choice in group.chosen.items()}
+        fits = Fits(asked.events, cut, settings, streaming=group.streaming)
+        for name in group.ranked:
+            fitted = fits.model(name, settings[name])
+            scorer = history_scorer(fitted, known, targets, likelihood=name in WITH_LIKELIHOOD)
+            yield _rank(f"{name}{group.ending}{ending}", scorer, everyone, asked, cut=cut)
 
 
 def _model_scorers(
     model: TwoTimeScale, memory: Memory, asked: Asked, log: Events, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
-    """The model; where it reads the request, asked as in scoring, and without; and the networks in
-    it by themselves where it has a memory too."""
+    """The model; where it reads the request, asked as in scoring, and without; where it streams,
+    with the trend of the cut; and the networks in it by themselves where it has a memory too."""
     spec = model.input_spec
     targets, known = asked.targets_for(spec.n_items), known_events(log, spec.n_items)
     user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
-    trend = trend_at(frozen_trend(model.config, asked.events, cut), targets)
 
     def queries_at(request: RequestTimes | None) -> Float32:
         return user_vectors(model, known, user_idx=user_idx, history=history, request=request)
@@ -250,6 +226,12 @@ def _model_scorers(
     def scorer(queries: Float32) -> Scorer:
         return memory_scorer(model, memory, queries, known, targets, trend=trend)
 
+    def trend_of_period(*, streaming: bool) -> Trend | None:
+        index = trend_in_period(model.config, asked.events, cut, streaming=streaming)
+        return trend_at(index, targets)
+
+    streaming = asked.evaluate.streaming
+    trend = trend_of_period(streaming=streaming)
     queries = queries_at(request_times(asked.events, targets, n_items=spec.n_items))
     yield MODEL, scorer(queries)
     if spec.reads_request:
@@ -262,6 +244,9 @@ def _model_scorers(
         )
         yield AT_SCORING, scorer(queries_at(at_scoring))
         yield WITHOUT_REQUEST, scorer(queries_at(None))
+    if streaming and model.config.trend_hours is not None:
+        frozen = trend_of_period(streaming=False)
+        yield FROZEN_TREND, memory_scorer(model, memory, queries, known, targets, trend=frozen)
     if memory.config.terms:
         yield (
             NETWORKS,

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.data.card_parts import SimulatorSource
-from recsys_core.data.cards import read_resolved_card
+from recsys_core.data.cards import DatasetCard, read_resolved_card
 from recsys_core.data.cuts import Period, cuts_of, events_per_part
 from recsys_core.data.duck import open_duckdb
 from recsys_core.data.sessions import load_log, write_event_columns, write_vocabularies
@@ -16,7 +16,7 @@ from recsys_core.data.splits import make_split
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
-from recsys_core.sections_of_data import Sessionize, SplitParams
+from recsys_core.sections_of_data import FrameSplit, Sessionize, SplitParams
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.clock import Clock, check_clock
 from tasks.step import main
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
     card = read_resolved_card(layout.resolved_card)
     check_clock(Clock(card.time.kind, one_time=True), split=split)
+    cut_off = _cut_off(card, split)
     first_rows = read_json(layout.parts)["first_rows"]
     if sessionize.ties == "last" and isinstance(card.source, SimulatorSource):
         raise ConfigError(
@@ -41,6 +42,7 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
             connection,
             layout.valid_interactions,
             card=card,
+            cut_off=cut_off,
             first_rows=first_rows,
             ties=sessionize.ties,
         )
@@ -50,7 +52,7 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
     write_json(layout.session_gap, {"seconds": card.session_gap_seconds})
     write_json(layout.event_types, {"names": card.kept_types, "weights": card.type_weights})
     events = read_events(layout.events)
-    cut_up = make_split(events, split, cut_off=card.cut_off_microseconds)
+    cut_up = make_split(events, split, cut_off=cut_off)
     write_json(layout.split, cut_up.to_json())
     items = Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY))
     cuts = cuts_of(events, cut_up, items)
@@ -79,6 +81,12 @@ def run(*, layout: Layout, split: SplitParams, sessionize: Sessionize) -> None:
         len(items),
         sessions,
     )
+
+
+def _cut_off(card: DatasetCard, split: SplitParams) -> int | None:
+    """Where the log ends: at the card's cut-off, or before it at the end of a frame."""
+    ends = [card.cut_off_microseconds, split.end if isinstance(split, FrameSplit) else None]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _untouched(period: Period) -> int:

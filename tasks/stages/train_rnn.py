@@ -28,7 +28,7 @@ def run(
     """Write the model that knows everything before the test period, the one of before validation,
     and the learning curve that chose its epochs."""
     check_clock(clock_of(layout), train_rnn=train_rnn)
-    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    asked = (evaluate.targets, evaluate.seen_filter, evaluate.streaming, first_metric)
     rule = Rewards.of(train_rnn)
     data = TrainingData.read(
         layout, "train_rnn", train_rnn, features, *asked, seed, reward_rule=rule

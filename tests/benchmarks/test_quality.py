@@ -17,6 +17,7 @@ from benchmarks.row import changes_of, merged, read_row, row_names
 from recsys_core.artifacts import write_json
 from recsys_core.config import check_params, read_yaml
 from recsys_core.errors import ConfigError, TwotempoError
+from recsys_core.evaluation.baselines import ranked_name
 from recsys_core.layout import Layout
 from recsys_core.sections import BaselineName
 from tasks.clock import Clock, check_clock
@@ -46,7 +47,9 @@ def test_a_row_can_be_run(name: str) -> None:
             gate=params.gate,
         )
     params = check_params(whole, where=name)
-    assert set(one.required) <= {*params.evaluate.baselines, *one.peers}
+    streaming = params.evaluate.streaming
+    ranked = {ranked_name(name, streaming=streaming) for name in params.evaluate.baselines}
+    assert set(one.required) <= {*ranked, *one.peers}
     assert set(params.evaluate.baselines) <= set(get_args(BaselineName))
     assert one.metrics[0] == params.first_metric
     assert len(one.metrics) == 2

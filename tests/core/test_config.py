@@ -15,7 +15,7 @@ from recsys_core.config import (
     section_names,
 )
 from recsys_core.errors import ConfigError
-from recsys_core.layout import EDGES, STAGES
+from recsys_core.layout import BESIDE, EDGES, STAGES
 from recsys_core.sections_of_data import DaysSplit, QuantileSplit
 from tests.small_logs import REPOSITORY
 
@@ -34,7 +34,7 @@ def test_the_projects_own_parameters_are_read() -> None:
 
 
 def test_sections_are_the_stages_and_edges_and_the_shared_ones() -> None:
-    assert set(section_names()) == {*STAGES, *EDGES, *SHARED_SECTIONS}
+    assert set(section_names()) == {*STAGES, *EDGES, *BESIDE, *SHARED_SECTIONS}
 
 
 def test_parameters_survive_the_round_trip(value: dict[str, Any]) -> None:
@@ -85,6 +85,11 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("train_rnn", "gamma", -1.0, "gamma is -1.0, it must be at least 0"),
         ("train_rnn", "window", 0, "window is 0, it must be greater than 0"),
         ("train_rnn", "gamma", float("nan"), "gamma is nan, it must be a finite number"),
+        ("evaluate", "recent_minutes", [0], "recent_minutes"),
+        ("backtest", "frames", 0, "frames is 0, it must be greater than 0"),
+        ("backtest", "frame_hours", 0.01, "frame_hours is 0.01, it must be at least a minute"),
+        ("backtest", "retrain", "sometimes", "backtest.retrain"),
+        ("backtest", "retrain", 0, "retrain is 0, it must be greater than 0"),
         ("split", "days", float("inf"), "days is inf, it must be a finite number"),
         ("train_embeddings", "sampling_power", float("nan"), "sampling_power is nan"),
         ("evaluate", "recent_hours", [float("nan")], "recent_hours and cutoffs"),

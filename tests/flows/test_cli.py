@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("init", "check", "run", "score", "recommend", "describe", "params"):
+    for command in ("init", "check", "run", "backtest", "score", "recommend", "describe", "params"):
         assert f" {command} " in done.stdout
 
 
@@ -47,6 +47,7 @@ def test_version() -> None:
 def test_a_mistake_is_one_line_and_code_1(tmp_path: Path) -> None:
     for arguments, said in (
         (["run", "-w", "x", "-S", "train_rnn.width=3"], "error: -S train_rnn.width=3: there is no"),
+        (["backtest", "-w", "x", "-S", "evaluate.targets=last"], "error: evaluate.targets is last"),
         (["score", "-w", "x"], "error: x is no workspace"),
         (["recommend", "u1", "-w", "x"], "error: x is no workspace"),
         (["describe", "x.parquet"], "error: x.parquet: no such file"),

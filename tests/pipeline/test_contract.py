@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from recsys_core.config import SHARED_SECTIONS, read_params, section_names
-from recsys_core.layout import EDGES, STAGES, Layout
+from recsys_core.layout import BESIDE, EDGES, STAGES, Layout
 from tasks.closure import is_code, with_code_dependencies
 from tasks.code import code_dependencies
 from tests.conftest import CHECKOUT
@@ -86,12 +86,12 @@ def test_one_list_of_stages() -> None:
 
 
 def test_one_list_of_edges() -> None:
-    assert sorted(EDGES) == EDGE_MODULES
+    assert sorted((*EDGES, *BESIDE)) == EDGE_MODULES
 
 
 def test_every_section_has_its_step() -> None:
     read_params(CHECKOUT / "params.yaml")
-    assert sorted(section_names()) == sorted({*STAGES, *EDGES, *SHARED_SECTIONS})
+    assert sorted(section_names()) == sorted({*STAGES, *EDGES, *BESIDE, *SHARED_SECTIONS})
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -111,11 +111,12 @@ def test_params_are_those_that_run_takes(stage: str) -> None:
 def test_training_depends_on_no_more_of_evaluation_than_its_validation(stage: str) -> None:
     """How wide intervals are, or which baselines stand beside, trains nothing anew."""
     parts = {entry for entry in PIPELINE[stage]["params"] if entry.startswith("evaluate")}
-    assert parts == {"evaluate.seen_filter", "evaluate.targets"}
+    trend = {"evaluate.streaming"} if stage == "train_rnn" else set()
+    assert parts == {"evaluate.seen_filter", "evaluate.targets"} | trend
 
 
 def test_steps_take_sections_that_exist() -> None:
-    for kind, names in (("stages", STAGES), ("edges", EDGES)):
+    for kind, names in (("stages", STAGES), ("edges", (*EDGES, *BESIDE))):
         for name in names:
             assert set(sections_in_source(kind, name)) <= set(section_names()), name
 
@@ -199,6 +200,11 @@ def test_the_retrain_flow_calls_every_step_in_order() -> None:
         **{stage: ("stage_task", stage) for stage in STAGES},
         **{edge: ("edge_task", edge) for edge in EDGES},
     }
+
+
+def test_the_backtest_flow_takes_every_stage_up_to_evaluation() -> None:
+    assert called_in_flow("backtest.py", "train_and_ask") == [*STAGES[: STAGES.index("refit")]]
+    assert task_names("backtest.py") == {"join_origins": ("edge_task", "backtest")}
 
 
 def test_the_score_flow_trains_nothing() -> None:

@@ -47,6 +47,8 @@ PARAMS = Evaluate(
     cutoffs=(2, 5),
     seen_filter=False,
     recent_hours=(5.0, 20.0),
+    recent_minutes=(),
+    streaming=False,
     bootstrap_draws=20,
     batch=16,
 )
@@ -430,3 +432,72 @@ def test_leave_one_out_asks_each_user_for_their_last_event(tmp_path):
         assert (of_model[of_model["target"] == 25]["rank"] == 0).all()
         assert (of_model[of_model["target"] != 25]["rank"] > 0).all()
     assert read_json(layout.report("evaluate"))["targets"]["unknown"] == 3
+
+
+def test_streaming_counts_up_to_each_target(evaluated, tmp_path):
+    """The trend of a model that says nothing else, and popularity, against a walk over the log."""
+    layout = workspace(tmp_path)
+    model = make_model(n_items=N_KNOWN, reads=(), trend_hours=5.0)
+    with torch.no_grad():
+        model.item_vectors.zero_()
+        model.item_bias.zero_()
+    write_model(layout.stage("train_rnn"), model)
+    params = replace(
+        PARAMS,
+        streaming=True,
+        recent_hours=(2.0,),
+        recent_minutes=(6.0,),
+        baselines=("popularity", "recent_popularity", "transitions", "item_knn"),
+    )
+    run(layout=layout, evaluate=params, first_metric="mrr@5", seed=7)
+    ranks = read_table(layout.ranks, RANKS).to_pandas()
+    assert ranks["model"].drop_duplicates().tolist() == [
+        "two_time_scale",
+        "two_time_scale_frozen_trend",
+        "popularity",
+        "recent_popularity",
+        "transitions",
+        "item_knn_frozen",
+    ]
+    report = read_json(layout.report("evaluate"))
+    assert report["streaming"] is True
+    assert report["recent_hours"] in (0.1, 2.0)
+    assert set(report["validation"]["recent_popularity"]) == {"0.1", "2"}
+    events = small_events()
+    slot = 5 * HOUR // 60
+
+    def times(row) -> int:
+        return int(events.timestamp[events.offsets[row.user_idx] + row.position])
+
+    def rank_of(target: int, begin: int, end: int) -> int:
+        seen = (events.timestamp >= begin) & (events.timestamp < end)
+        seen &= events.item_idx <= N_KNOWN
+        counts = np.bincount(events.item_idx[seen], minlength=N_KNOWN + 1)
+        return int((counts[1:] >= counts[target]).sum())
+
+    known = ranks[ranks["known"]]
+    of = {name: known[known["model"] == name] for name in ranks["model"].unique()}
+    for row in of["popularity"].itertuples():
+        assert row.rank == rank_of(row.target, 0, times(row))
+    for row in of["two_time_scale"].itertuples():
+        end = times(row) // slot * slot
+        assert row.rank == rank_of(row.target, end - 60 * slot, end)
+    for row in of["two_time_scale_frozen_trend"].itertuples():
+        end = CUT // slot * slot
+        assert row.rank == rank_of(row.target, end - 60 * slot, end)
+    # what is frozen is as it is without streaming
+    frozen = workspace(tmp_path / "frozen")
+    still = replace(params, streaming=False)
+    run(layout=frozen, evaluate=still, first_metric="mrr@5", seed=7)
+    other = read_table(frozen.ranks, RANKS).to_pandas()
+    np.testing.assert_array_equal(
+        ranks[ranks["model"] == "item_knn_frozen"]["rank"],
+        other[other["model"] == "item_knn"]["rank"],
+    )
+
+
+def test_streaming_needs_one_clock_for_everybody(tmp_path):
+    layout = workspace(tmp_path, time="rank")
+    asked = replace(PARAMS, recent_hours=(), streaming=True)
+    with pytest.raises(ConfigError, match=r"-S evaluate\.streaming=false"):
+        run(layout=layout, evaluate=asked, first_metric="mrr@5", seed=7)

@@ -21,6 +21,8 @@ EVALUATE = Evaluate(
     train_only=False,
     baselines=("popularity",),
     recent_hours=(1.0,),
+    recent_minutes=(),
+    streaming=False,
     bootstrap_draws=200,
     batch=8,
 )

@@ -208,3 +208,24 @@ def test_globo_news_has_its_known_sizes(tmp_path: Path) -> None:
     assert (report["users"], report["items"]) == (321_872, 45_286)
     day = read_json(layout.split)
     assert (day["test_start"], day["end"]) == (1_508_112_000_000_000, 1_508_198_400_000_000)
+
+
+def test_what_lies_behind_a_frame_is_cut_off(placed: Layout, tmp_path: Path) -> None:
+    """The frame's end counts where it comes before the card's cut-off, and all rows are counted."""
+    whole = read_events(placed.events)
+    end = CUT_OFF - 3 * DAY
+    split = {"kind": "frame", "hours": 6, "valid_hours": 12}
+    params = params_for("small", "data", split={**split, "end": end})
+    layout = workspace(tmp_path, ten_days(), **TYPED)
+    run_stages(layout, "ingest", "validate", "sessionize", params=params)
+    events = read_events(layout.events)
+    assert 0 < events.timestamp.max() < end
+    assert len(events) == np.count_nonzero(whole.timestamp < end)
+    before, report = (read_json(one.report("sessionize")) for one in (placed, layout))
+    assert report["rows_in"] == report["events"] + report["cut"] + report["dropped_types"]
+    assert report["rows_in"] == before["rows_in"]
+    assert report["split"]["test_start"] == end - DAY // 4
+    assert report["split"]["valid_start"] == end - DAY * 3 // 4
+    later = params_for("small", "data", split={**split, "end": CUT_OFF + DAY})
+    run_stages(layout, "sessionize", params=later)
+    assert read_json(layout.report("sessionize"))["split"]["end"] == CUT_OFF

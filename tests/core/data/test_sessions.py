@@ -92,7 +92,12 @@ def sessionized(
         folder / "work", memory_mb=memory_mb, threads=threads, insertion_order=False
     ) as connection:
         counts = load_log(
-            connection, folder / "log.parquet", card=card, first_rows=first_rows, ties=ties
+            connection,
+            folder / "log.parquet",
+            card=card,
+            cut_off=card.cut_off_microseconds,
+            first_rows=first_rows,
+            ties=ties,
         )
         write_vocabularies(connection, items=out / "items", users=out / "users")
         sessions = write_event_columns(connection, out / "events", card=card, events=counts.events)
@@ -472,5 +477,10 @@ def test_a_missing_table_names_the_cure(tmp_path: Path) -> None:
         open_duckdb(tmp_path / "work", memory_mb=256) as connection,
     ):
         load_log(
-            connection, tmp_path / "log.parquet", card=small_card(), first_rows=[0], ties="first"
+            connection,
+            tmp_path / "log.parquet",
+            card=small_card(),
+            cut_off=None,
+            first_rows=[0],
+            ties="first",
         )

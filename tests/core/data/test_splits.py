@@ -1,5 +1,7 @@
 """Splits by time: the cuts by hand, conservation, and no look ahead."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from recsys_core.data.splits import MICROSECONDS_PER_DAY as DAY
 from recsys_core.data.splits import split_by_time
 from recsys_core.errors import DataError
-from recsys_core.sections_of_data import DaysSplit, QuantileSplit
+from recsys_core.sections_of_data import DaysSplit, FrameSplit, QuantileSplit
 
 
 def test_days_are_counted_from_the_cut_off() -> None:
@@ -36,6 +38,17 @@ def test_equal_times_stay_on_one_side() -> None:
     cuts = split_by_time(time, QuantileSplit(kind="quantile", share=0.25), cut_off=None)
     assert cuts.test_start == 3
     assert cuts.valid_start == 2
+
+
+def test_a_frame_says_how_long_validation_is() -> None:
+    time = np.arange(0, 100 * DAY, DAY // 4)
+    params = FrameSplit(kind="frame", hours=6, valid_hours=36, end=90 * DAY)
+    cuts = split_by_time(time[time < 90 * DAY], params, cut_off=90 * DAY)
+    assert (cuts.test_start, cuts.end) == (90 * DAY - DAY // 4, 90 * DAY)
+    assert cuts.valid_start == cuts.test_start - DAY * 3 // 2
+    whole = split_by_time(time, replace(params, end=None), cut_off=None)
+    assert whole.end == time.max() + 1
+    assert whole.test_start == whole.end - DAY // 4
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

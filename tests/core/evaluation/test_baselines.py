@@ -35,7 +35,9 @@ def chooser(
     def value(model: HistoryModel) -> float:
         return metric(model, rows, period, n_items=n_items)
 
-    return choose_settings(names, events, period.before, hours=hours, timed=True, value=value)
+    return choose_settings(
+        names, events, period.before, hours=hours, timed=True, streaming=False, value=value
+    )
 
 
 def metric(
@@ -121,10 +123,10 @@ def test_every_baseline_is_chosen_fitted_and_ranked(name: BaselineName) -> None:
     chosen = chooser(rows, (name,), n_items=9)
     assert set(NEEDS[name]) < set(chosen)
     settings = {one: choice.setting for one, choice in chosen.items()}
-    here = Fits(events, period.before, settings).model(name, settings[name])
+    here = Fits(events, period.before, settings, streaming=False).model(name, settings[name])
     assert here.n_items == 9
     assert 0.1 < metric(here, rows, period, n_items=9) < 0.8
     past = events_of([row for row in rows if row[2] < 100 * HOUR])
-    there = Fits(past, period.before, settings).model(name, settings[name])
+    there = Fits(past, period.before, settings, streaming=False).model(name, settings[name])
     assert metric(there, rows, period, n_items=9) == metric(here, rows, period, n_items=9)
     assert np.isfinite(metric(there, rows, period, n_items=9))

@@ -11,7 +11,7 @@ from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.models.predict import user_vectors
-from recsys_core.models.trend import HasTrend, TrendIndex, frozen_trend, trend_of
+from recsys_core.models.trend import HasTrend, TrendIndex, trend_in_period, trend_of
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.sections import TrainRnn
 from recsys_core.training import validation as validation_module
@@ -102,16 +102,19 @@ def test_validation_counts_a_trend_once_and_freezes_it_at_its_cut(
     cuts = [Cut.at(events, START + hours * HOUR, n_items=N_ITEMS) for hours in (40, CUT_HOUR)]
     counted: list[Cut] = []
 
-    def counting(config: HasTrend, events: Events, cut: Cut) -> TrendIndex | None:
+    def counting(
+        config: HasTrend, events: Events, cut: Cut, *, streaming: bool
+    ) -> TrendIndex | None:
         counted.append(cut)
-        return frozen_trend(config, events, cut)
+        return trend_in_period(config, events, cut, streaming=streaming)
 
-    monkeypatch.setattr(validation_module, "frozen_trend", counting)
+    monkeypatch.setattr(validation_module, "trend_in_period", counting)
     validation = Validation(
         events,
         period=Period(*cuts),
         kind="successive",
         seen_filter=False,
+        streaming=False,
         metric_name="mrr@20",
         limit=10_000,
         rng=np.random.default_rng(1),

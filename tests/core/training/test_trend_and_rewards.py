@@ -234,6 +234,7 @@ def test_validation_asks_for_what_was_wanted_and_counts_the_rest() -> None:
             period=Period(*cuts),
             kind="successive",
             seen_filter=False,
+            streaming=False,
             metric_name="mrr@20",
             limit=limit,
             rng=np.random.default_rng(1),

@@ -37,7 +37,7 @@ KINDS: dict[By, FieldKinds] = {
 def field_events(by: By, *, seed: int = 1) -> tuple[Events, FieldTables]:
     """Thousands of events, and the tables of both fields; the rows of the log are not in order."""
     rng = np.random.default_rng(seed)
-    users, length = (6_000, 2) if by == "user" else (600, 10)
+    users, length = (6_000, 2) if by == "user" else (1_200, 10)
     group, device = rng.integers(0, GROUPS, users), rng.integers(0, GROUPS, (users, length))
     steps = device if by == "context" else np.repeat(group[:, None], length, axis=1)
     items = np.zeros((users, length), dtype=np.int64)

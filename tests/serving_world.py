@@ -75,6 +75,7 @@ def make_model(
     score: Literal["dot", "cosine"] = "dot",
     trend_hours: float | None = None,
     features: FeatureDecoderConfig | None = None,
+    rating: bool = False,
 ) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6. A decoder changes no other weight, but
     for what folds users in."""
@@ -101,6 +102,7 @@ def make_model(
             ablation="none",
             free_users=0,
             features=features,
+            rating=rating,
         )
     )
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What a network reads of an event beside its item: times, session, feedback.
 
     in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; unknown ; onehot(type) ;
-             z(value) ; there ]
+             z(value) ; there ; z(value) - b_(i_k) ]
 
 gap      since the event before it
 request  until the request that the step answers: in training the next event, in scoring `as_of`
@@ -9,7 +9,8 @@ session  s: 1 where that request opens a session, the control bit of HRNN (equat
          specification): a hierarchy of networks without the second one; and whether that is
          unknown
 type     feedback: what kind of event it was
-value    feedback: its rating, its quantity
+value    feedback: its rating, its quantity; where ratings are predicted (`ratings.py`), also beside
+         what anybody gives that item
 
 z standardises: log(1 + seconds) of a request, a value as it is, by mean and deviation of what is
 trained on. A number that is not known has no part in the sum but for its own bucket.
@@ -33,10 +34,13 @@ class EventReader(nn.Module):
     request_scale: Tensor
     value_scale: Tensor
 
-    def __init__(self, reads: tuple[Read, ...], *, time_dim: int, n_types: int) -> None:
+    def __init__(
+        self, reads: tuple[Read, ...], *, time_dim: int, n_types: int, rating: bool = False
+    ) -> None:
         super().__init__()
         self._reads = reads
         self._n_types = n_types
+        self._rating = rating
         times = sum(read in reads for read in ("gap", "request"))
         self.gap_embedding = _buckets(time_dim) if "gap" in reads else None
         self.request_embedding = _buckets(time_dim) if "request" in reads else None
@@ -45,7 +49,7 @@ class EventReader(nn.Module):
             + ("request" in reads)
             + 2 * ("session" in reads)
             + n_types * ("type" in reads)
-            + 2 * ("value" in reads)
+            + (2 + rating) * ("value" in reads)
         )
         # bucket b holds 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm, fall
         # into the same bucket in every runtime
@@ -57,8 +61,11 @@ class EventReader(nn.Module):
         if "value" in reads:
             self.register_buffer("value_scale", torch.tensor([0.0, 1.0]))
 
-    def forward(self, numbers: Tensor) -> list[Tensor]:
-        """(B, T, len(EVENT_NUMBERS)) to parts (B, T, .) that come to `size` numbers."""
+    def forward(self, numbers: Tensor, expected: Tensor | None = None) -> list[Tensor]:
+        """(B, T, len(EVENT_NUMBERS)) to parts (B, T, .) that come to `size` numbers.
+
+        `expected` (B, T) is what anybody gives the items, where ratings are predicted.
+        """
         parts = []
         if self.gap_embedding is not None:
             parts.append(self.gap_embedding(self._bucket(_number(numbers, "gap_seconds"))))
@@ -80,6 +87,9 @@ class EventReader(nn.Module):
             mean, deviation = self.value_scale
             scaled = ((_number(numbers, "value") - mean) / deviation).clamp(-FARTHEST, FARTHEST)
             parts.append(torch.stack([there * scaled, there], dim=-1))
+            if self._rating:
+                assert expected is not None, "a value is read beside what was expected"
+                parts.append((there * (scaled - expected)).unsqueeze(-1))
         return parts
 
     def _bucket(self, seconds: Tensor) -> Tensor:

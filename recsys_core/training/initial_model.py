@@ -18,6 +18,7 @@ from recsys_core.rng import derive_seed
 from recsys_core.sections import TrainRnn
 from recsys_core.training.fit_embeddings import initial_tables
 from recsys_core.training.log_until import LogUntil, log_popularity
+from recsys_core.training.rating_objective import begin_ratings
 
 PROJECTION_SCALE = 0.1
 """Of the last matrix of a network: a fit begins close to the vector that it corrects."""
@@ -65,6 +66,7 @@ def initial_model(
         ablation=ablation,
         free_users=len(embeddings.users) - 1 if learned_phi else 0,
         features=features,
+        rating=params.rating,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
     model = TwoTimeScale(config)
@@ -74,6 +76,8 @@ def initial_model(
         _take_scales(network.reader, log)
     if model.decoder is not None:
         _initialise_decoder(model.decoder, seed=seed)
+    if model.ratings is not None:
+        begin_ratings(model.ratings, log, seed=seed)
     fold_in = FoldIn.of(replace(embeddings, items=folded))
     active = log.counts >= params.t_star
     with torch.no_grad():
@@ -117,6 +121,9 @@ def parted(
     if model.decoder is not None:
         assert together.decoder is not None, "of the same configuration"
         model.decoder.load_state_dict(together.decoder.state_dict())
+    if model.ratings is not None:
+        assert together.ratings is not None, "of the same params"
+        model.ratings.load_state_dict(together.ratings.state_dict())
     return model
 
 
@@ -179,7 +186,7 @@ def _initialise(name: str, parameter: nn.Parameter, draws: torch.Generator) -> N
                 nn.init.orthogonal_(gate, generator=draws)
         elif parameter.dim() == 2:
             bound = parameter.shape[1] ** -0.5
-            if name == "project.weight":
+            if name in ("project.weight", "rate.weight"):
                 bound *= PROJECTION_SCALE
             parameter.uniform_(-bound, bound, generator=draws)
         elif "bias" in name:

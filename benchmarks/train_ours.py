@@ -97,7 +97,7 @@ def params_of(case: Case, base: TrainRnn) -> TrainRnn:
         low_value_reward=0.0,
         rating=False,
         rating_weight=1.0,
-        rating_pull=0.02,
+        rating_pull=0.5,
         dropout=case.dropout,
         embedding_dropout=0.0,
         batch=case.batch,

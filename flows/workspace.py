@@ -217,6 +217,7 @@ def _check_card(params: Params, checkout: Path) -> None:
     params ask for, of times and of item features: in seconds, and not after an hour of training."""
     from recsys_core.data.cards import read_card  # slow to import, and only a run needs it
     from tasks.feature_kinds import kinds_read
+    from tasks.value_column import check_ratings
 
     path = Layout(checkout).card(params.ingest.dataset)
     if not path.is_file():
@@ -227,6 +228,7 @@ def _check_card(params: Params, checkout: Path) -> None:
         )
     card = read_card(path)
     kinds_read(params.features, {name: one.kind for name, one in card.item_features.items()})
+    check_ratings(params.train_rnn, value=card.columns.value)
     check_clock(
         Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,

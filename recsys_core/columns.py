@@ -37,5 +37,6 @@ TARGETS = "targets"
 USERS = "users"
 
 SCORE = "score"
+RATING = "rating"
 MODEL_VERSION = "model_version"
 AS_OF = "as_of"

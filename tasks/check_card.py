@@ -37,6 +37,7 @@ from tasks.sample import (
 )
 from tasks.settings import read_settings
 from tasks.stages import ingest, sessionize, validate
+from tasks.value_column import check_ratings
 
 
 def check_card(
@@ -58,6 +59,8 @@ def check_card(
             kinds_read(
                 params.features, {name: one.kind for name, one in card.item_features.items()}
             )
+        with _as_problem(report):
+            check_ratings(params.train_rnn, value=card.columns.value)
         with _as_problem(report):
             check_clock(
                 Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),

@@ -4,8 +4,9 @@
 
 h is the output of the user's network, so that both have a P and a u of their own, and the rows
 [w, b] of items are shared. b_j begins as what item j is given beside the mean of all, u . h is what
-this user gives beside that, and z is in deviations of the values that were trained on. Where values
-are read as feedback, b_j is what they are compared with (`event_reader.py`).
+this user gives beside that, and z is in deviations of the values that were trained on, beyond the
+least and the greatest of which no rating goes. Where values are read as feedback, b_j is what they
+are compared with (`event_reader.py`).
 """
 
 import torch
@@ -21,17 +22,18 @@ class RatingTable(nn.Module):
     def __init__(self, n_items: int, dim: int) -> None:
         super().__init__()
         self.rows = nn.Parameter(torch.zeros(n_items + 1, dim + 1))
-        self.register_buffer("scale", torch.tensor([0.0, 1.0]))  # mean and deviation
+        # mean, deviation, least and greatest value
+        self.register_buffer("scale", torch.tensor([0.0, 1.0, -1.0, 1.0]))
 
     def forward(self, asked: Tensor, items: Tensor) -> Tensor:
         """The expected values of items (N, K), asked for by (N, D + 1). (N, K)"""
-        mean, deviation = self.scale
+        mean, deviation, least, greatest = self.scale
         ratings: Tensor = mean + deviation * deviations(asked.unsqueeze(1), self.rows[items])
-        return ratings
+        return torch.minimum(torch.maximum(ratings, least), greatest)
 
     def expected(self, items: Tensor) -> Tensor:
         """b of items (...), what anybody gives them, in deviations. (...)"""
-        return self.rows[items][..., -1]
+        return self.rows[:, -1][items]
 
 
 def deviations(asked: Tensor, rows: Tensor) -> Tensor:

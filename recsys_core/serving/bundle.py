@@ -14,6 +14,7 @@ inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           of the events' numbers: data/histories.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
+          top_ratings  (B, k) float32       what the user is expected to give; NaN: not predicted
 """
 
 from collections.abc import Mapping
@@ -56,9 +57,9 @@ INPUTS = (
     "seen_rows",
     "seen_items",
 )
-OUTPUTS = ("top_items", "top_scores")
+OUTPUTS = ("top_items", "top_scores", "top_ratings")
 
-FORMAT = 4
+FORMAT = 5
 """The version of the folder's layout and of the graphs' inputs and outputs."""
 
 OWN_INPUTS = 32

@@ -43,7 +43,7 @@ class RatingObjective:
 
     def loss(self, batch: Batch, asked: Tensor) -> Tensor:
         """Of what a network asks of the items at its targets: (N, D + 1) to ()."""
-        mean, deviation = self._scale
+        mean, deviation, _, _ = self._scale
         there = ~batch.value.isnan()  # (N,)
         (rows,) = self.table.gather([batch.target])  # (N, D + 1)
         found = deviations(asked, rows)  # (N,)
@@ -74,7 +74,7 @@ def begin_ratings(table: RatingTable, log: LogUntil, *, seed: int) -> None:
     bias = sums / (np.bincount(items, minlength=size) + PRIOR_EVENTS)
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init ratings"))
     with torch.no_grad():
-        table.scale.copy_(torch.tensor([mean, deviation]))
+        table.scale.copy_(torch.tensor([mean, deviation, values.min(), values.max()]))
         table.rows.normal_(0.0, TASTE_SCALE, generator=draws)
         table.rows[:, -1] = torch.from_numpy(bias)
         table.rows[0] = 0.0

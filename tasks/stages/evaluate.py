@@ -66,6 +66,7 @@ from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
+from tasks.ratings import ratings_report
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,12 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
         **population(ranked, groups, ours, in_period=in_period),
         **choices(chosen, evaluate, first_metric=first_metric, t_star=t_star),
     }
+    if model.ratings is not None:
+        names = (MODEL, WITHOUT_REQUEST)
+        cut = asked.cuts.test
+        report |= ratings_report(
+            model, asked.events, ours, cut=cut, names=names, seed=seed, draws=draws
+        )
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
     write_json(layout.report("buckets"), bucket_rows(by_history, metric=first_metric))

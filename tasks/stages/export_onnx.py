@@ -15,7 +15,12 @@ from recsys_core.rng import generator
 from recsys_core.sections import ExportOnnx
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
-from recsys_core.serving.parity import check_parity, popularity_scores, two_time_scale_scores
+from recsys_core.serving.parity import (
+    check_parity,
+    popularity_scores,
+    two_time_scale_ratings,
+    two_time_scale_scores,
+)
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.cuts import read_cuts
 from tasks.memory_files import read_memory
@@ -73,6 +78,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
             spec,
             k=k,
             rng=generator(PARITY_SEED, "parity", graph),
+            ratings=two_time_scale_ratings(model) if graph == "two_time_scale" else None,
         )
         for graph, reference in references.items()
     }

@@ -2,7 +2,8 @@
 
 two_time_scale.onnx   popularity.onnx   same inputs and outputs, so that one engine runs either
 fold_in.safetensors                     stage one's side: turns a history into a user vector
-items.parquet                           the model's vocabulary: the first n_items of the log's
+items.parquet                           the model's vocabulary: the first items of the log's, and
+                                        behind them those that were new, told by their features
 model.json                              sizes of networks and memory, k, as_of
 
 inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
@@ -76,6 +77,9 @@ class Bundle:
     spec: InputSpec
     fold_in: FoldIn
     items: Vocabulary
+    new_items: int
+    """How many items at the end of the vocabulary were told by their features alone: in the log
+    they have other numbers, or none."""
     k: int
     as_of: int
     session_gap_seconds: float | None
@@ -89,6 +93,11 @@ class Bundle:
     def n_items(self) -> int:
         """The model's vocabulary: items with a larger idx are unknown."""
         return self.spec.n_items
+
+    @property
+    def logged_items(self) -> int:
+        """Items that have the same idx in the log: the first ones of both."""
+        return self.n_items - self.new_items
 
     def graph(self, graph: Graph) -> Path:
         """The file of a graph."""
@@ -106,13 +115,15 @@ def write_bundle(
     as_of: int,
     popularity_hours: float | None,
     session_gap_seconds: float | None,
+    new_items: int = 0,
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
     `config` and `memory` are `TwoTimeScale.to_json` and `Memory.to_json`, `items` the model's
     vocabulary table, `as_of` the time of the latest event that it has seen, `popularity_hours` the
     window of the popularity graph, None where it has none, `session_gap_seconds` what opens a
-    session of the log, None where nothing does.
+    session of the log, None where nothing does. The last `new_items` of `items` are told by their
+    features alone.
     """
     write_tensors(
         folder / "fold_in.safetensors",
@@ -127,6 +138,7 @@ def write_bundle(
     model = {
         "config": dict(config),
         "memory": dict(memory),
+        "new_items": new_items,
         "k": k,
         "as_of": as_of,
         "popularity_hours": popularity_hours,
@@ -179,6 +191,7 @@ def read_bundle(folder: Path) -> Bundle:
         spec=spec,
         fold_in=fold_in,
         items=items,
+        new_items=model["new_items"],
         k=model["k"],
         as_of=model["as_of"],
         session_gap_seconds=model["session_gap_seconds"],

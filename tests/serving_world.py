@@ -204,9 +204,9 @@ def tiny_bundle(base: Path) -> Path:
     return folder
 
 
-def export_bundle(folder: Path) -> None:
-    """Export the tiny world's model into an empty folder."""
-    model, memory = make_model(), make_memory()
+def export_bundle(folder: Path, model: TwoTimeScale | None = None) -> None:
+    """Export the tiny world's model, or another, into an empty folder."""
+    model, memory = model or make_model(), make_memory()
     export_model(folder, model, memory)
     write_bundle(
         folder,

@@ -129,6 +129,8 @@ class RnnTrainer:
         self._tables: dict[str, DenseTable | RowTable] = {"items": self._items}
         if self._rating is not None:
             self._tables["ratings"] = self._rating.table
+        # what both networks share stands still once they are apart
+        self._learns = {"items": params.finetune_items, "ratings": phase == TOGETHER}
         self._network: InactiveNetwork | ActiveNetwork = self.model.inactive
         self._rate = params.learning_rate_inactive
         if phase == "active":
@@ -242,8 +244,8 @@ class RnnTrainer:
         nn.utils.clip_grad_norm_(self._learner.parameters(), params.grad_clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        for table in self._tables.values():
-            if params.finetune_items:
+        for name, table in self._tables.items():
+            if self._learns[name]:
                 table.step()
             else:
                 table.forget()

@@ -54,17 +54,18 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
 def two_time_scale_ratings(model: TwoTimeScale) -> Callable[[Inputs], Float32] | None:
     """Expected ratings of all items by the model itself; None where it predicts none.
     (B, V + 1)"""
-    ratings = model.ratings
-    if ratings is None:
+    if model.ratings is None:
         return None
+    rows = model.ratings.rows.detach()
+    mean, deviation, least, greatest = model.ratings.scale.tolist()
 
     @torch.inference_mode()
     def expected(inputs: Inputs) -> Float32:
         names = ("items", "event_numbers", "length", "user_vector", "active")
         asked = model.answers(**{name: torch.from_numpy(inputs[name]) for name in names})[1]
         assert asked is not None, "of the same model"
-        every = torch.arange(model.config.n_items + 1).expand(len(asked), -1)  # (B, V + 1)
-        values: Float32 = ratings(asked, every).numpy()
+        z = asked[:, :-1] @ rows[:, :-1].T + asked[:, -1:] + rows[:, -1]  # (B, V + 1)
+        values: Float32 = (mean + deviation * z).clamp(least, greatest).numpy()
         return values
 
     return expected

@@ -78,6 +78,7 @@ def test_the_report(layout: Layout) -> None:
     report = read_json(layout.report("export_onnx"))
     assert report["items"] == N_ITEMS
     assert report["items_of_the_log"] == N_ITEMS + 2
+    assert "new_items" not in report, "the switch is off"
     assert report["k"] == N_ITEMS
     assert report["popularity_hours"] == 0.1
     for graph in GRAPHS:

@@ -248,15 +248,3 @@ def test_a_model_without_features_is_refused(layout: Layout, tmp_path: Path) -> 
     model, memory = read_model(other.stage("refit")), make_memory(n_items=WARM)
     with pytest.raises(ContractError, match="reads no item features"):
         grown(Exported(model, memory, np.zeros(61, np.float32), pa.table({})), other, as_of=5)
-
-
-def test_without_the_switch_nothing_is_new(layout: Layout, tmp_path: Path) -> None:
-    other = Layout(tmp_path)
-    for part in ("artifacts/sessionize", "artifacts/refit", "reports/evaluate.json"):
-        path = other.root / part
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to((layout.root / part).resolve())
-    export_onnx.run(layout=other, export_onnx=replace(EXPORT, new_items=False))
-    bundle = read_bundle(other.bundle)
-    assert (bundle.n_items, bundle.new_items) == (WARM, 0)
-    assert "new_items" not in read_json(other.report("export_onnx"))

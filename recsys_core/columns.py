@@ -43,5 +43,6 @@ TRAINED_BEFORE = "trained_before"
 KNOWN = "known"
 
 SCORE = "score"
+RATING = "rating"
 MODEL_VERSION = "model_version"
 AS_OF = "as_of"

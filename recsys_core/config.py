@@ -88,6 +88,16 @@ class Params(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _new_items_have_features(self) -> "Params":
+        if self.export_onnx.new_items and not self.features.items:
+            raise ValueError(
+                "export_onnx.new_items is true, but features.items is empty, so that nothing tells "
+                "an item without an event; name columns there, or set export_onnx.new_items to "
+                "false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_floor_is_evaluated(self) -> "Params":
         if self.gate.floor == "recent_popularity" and not self.evaluate.windows:
             raise ValueError(

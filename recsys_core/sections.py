@@ -81,7 +81,9 @@ class TrainRnn:
     the learning rates, are of the epochs after one network has become two (`training/fit_rnn.py`).
     `rewards` says what an event of a type is worth, from 0 to 1, others 1; one with a value of at
     most `low_value` is worth no more than `low_value_reward`: what is worth less than an item is on
-    average pushes it down (`training/losses.py`)."""
+    average pushes it down (`training/losses.py`). With `rating` the values of events are predicted
+    too (`models/ratings.py`): their loss counts `rating_weight`, and `rating_pull` is the L2 pull
+    of the items' part to their means."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     t_star: int | Literal["auto"]
@@ -121,6 +123,9 @@ class TrainRnn:
     rewards: dict[str, float]
     low_value: float | None
     low_value_reward: float
+    rating: bool
+    rating_weight: float
+    rating_pull: float
     max_epochs: int
     max_epochs_apart: int
     apart_rate: float
@@ -145,6 +150,7 @@ class TrainRnn:
         _not_negative(self, "max_epochs_apart")
         _share(self, "rho", "lead", "dropout", "embedding_dropout", "field_dropout", "warmup")
         _not_negative(self, "gamma", "item_pull", "score_penalty", "weight_decay")
+        _not_negative(self, "rating_weight", "rating_pull")
         _bounded(self, "sampling_power")
         allowed = (*get_args(Read), *FIELDS)
         for read in self.reads:
@@ -306,10 +312,13 @@ class Refit:
 
 @dataclass(frozen=True)
 class ExportOnnx:
-    """`k` is the largest number of items that the exported graph can return for a user."""
+    """`k` is the largest number of items that the exported graph can return for a user. With
+    `new_items` those that the table of items describes and no event knows can be recommended too,
+    told by their features alone (`models/new_items.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     k: int
+    new_items: bool
 
     def __post_init__(self) -> None:
         _positive(self, "k")

@@ -31,6 +31,7 @@ from recsys_core.columns import (
     NLL,
     POSITION,
     RANK,
+    RATING,
     SCORE,
     SESSION_ID,
     SOURCE_ROW,
@@ -147,9 +148,11 @@ SCORES = pa.schema(
         _required(RANK, pa.int32()),
         _required(ITEM_ID, pa.string()),
         _required(SCORE, pa.float32()),
+        pa.field(RATING, pa.float32()),
     ]
 )
-"""One shard of a scoring run; publishing adds `model_version` and `as_of`."""
+"""One shard of a scoring run; publishing adds `model_version` and `as_of`. `rating` is the value
+that the user is expected to give, null where the model predicts none."""
 
 CHECKED_AT_ONCE = 1_048_576
 """Rows of event columns that a check holds in memory."""

@@ -78,6 +78,7 @@ def make_model(
     features: FeatureDecoderConfig | None = None,
     context: FieldSizes = NO_FIELDS,
     users: FieldSizes = NO_FIELDS,
+    rating: bool = False,
 ) -> TwoTimeScale:
     """A model with random weights: t* = 4, a window of 6. A decoder changes no other weight, but
     for what folds users in."""
@@ -106,6 +107,7 @@ def make_model(
             features=features,
             context=context,
             users=users,
+            rating=rating,
         )
     )
     with torch.no_grad():

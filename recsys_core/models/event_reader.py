@@ -1,7 +1,7 @@
 """What a network reads of an event beside its item: times, session, feedback, context.
 
     in_k = [ v_(i_k) ; emb(gap) ; emb(request) ; z(request) ; s ; unknown ; onehot(type) ;
-             z(value) ; there ; fields ]
+             z(value) ; there ; z(value) - b_(i_k) ; fields ]
 
 gap      since the event before it
 request  until the request that the step answers: in training the next event, in scoring `as_of`
@@ -9,7 +9,8 @@ session  s: 1 where that request opens a session, the control bit of HRNN (equat
          specification): a hierarchy of networks without the second one; and whether that is
          unknown
 type     feedback: what kind of event it was
-value    feedback: its rating, its quantity
+value    feedback: its rating, its quantity; where ratings are predicted (`ratings.py`), also beside
+         what anybody gives that item
 context  the card's columns of how the event came about (`field_reader.py`), as it happened: that
          of a request nobody knows before it is made
 
@@ -44,11 +45,13 @@ class EventReader(nn.Module):
         *,
         time_dim: int,
         n_types: int,
+        rating: bool = False,
         context: FieldSizes = NO_FIELDS,
     ) -> None:
         super().__init__()
         self._reads = reads
         self._n_types = n_types
+        self._rating = rating
         times = sum(read in reads for read in ("gap", "request"))
         self.gap_embedding = _buckets(time_dim) if "gap" in reads else None
         self.request_embedding = _buckets(time_dim) if "request" in reads else None
@@ -58,7 +61,7 @@ class EventReader(nn.Module):
             + ("request" in reads)
             + 2 * ("session" in reads)
             + n_types * ("type" in reads)
-            + 2 * ("value" in reads)
+            + (2 + rating) * ("value" in reads)
             + self.context.size
         )
         # bucket b holds 2^(b-1) - 1 up to 2^b - 2 seconds; comparisons, unlike a logarithm, fall
@@ -71,9 +74,12 @@ class EventReader(nn.Module):
         if "value" in reads:
             self.register_buffer("value_scale", torch.tensor([0.0, 1.0]))
 
-    def forward(self, numbers: Tensor) -> list[Tensor]:
+    def forward(self, numbers: Tensor, expected: Tensor | None = None) -> list[Tensor]:
         """(B, T, len(EVENT_NUMBERS) + context width) to parts (B, T, .) that come to `size`
-        numbers."""
+        numbers.
+
+        `expected` (B, T) is what anybody gives the items, where ratings are predicted.
+        """
         parts = []
         if self.gap_embedding is not None:
             parts.append(self.gap_embedding(self._bucket(_number(numbers, "gap_seconds"))))
@@ -95,6 +101,9 @@ class EventReader(nn.Module):
             mean, deviation = self.value_scale
             scaled = ((_number(numbers, "value") - mean) / deviation).clamp(-FARTHEST, FARTHEST)
             parts.append(torch.stack([there * scaled, there], dim=-1))
+            if self._rating:
+                assert expected is not None, "a value is read beside what was expected"
+                parts.append((there * (scaled - expected)).unsqueeze(-1))
         if self.context.size:
             parts.extend(self.context(numbers[..., len(EVENT_NUMBERS) :]))
         return parts

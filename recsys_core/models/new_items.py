@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from recsys_core.errors import ModelError
+from recsys_core.models.memory import Memory
 from recsys_core.models.two_time_scale import TwoTimeScale
 
 
@@ -14,8 +15,9 @@ def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
 
     `rows` (N, D + 1) is what its decoder says of their features (`item_features.feature_rows`, of
     which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. In
-    fold-in they say nothing, for stage one never met them. All other rows are the same bits, and
-    the given model stays as it is. Raises `ModelError` for rows of another width.
+    fold-in they say nothing, for stage one never met them; their rating is what the user gives on
+    the whole. All other rows are the same bits, and the given model stays as it is. Raises
+    `ModelError` for rows of another width.
     """
     width = model.config.dim + 1
     if rows.dim() != 2 or rows.shape[1] != width:
@@ -33,5 +35,35 @@ def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
             "item_bias": torch.cat([model.item_bias, rows[:, -1]]),
             "fold_in_items": torch.cat([model.fold_in_items, torch.zeros_like(vectors)]),
         }
+        if model.ratings is not None:
+            weights["ratings.rows"] = torch.cat([model.ratings.rows, torch.zeros_like(rows)])
         grown.load_state_dict(weights)
+    return grown.eval()
+
+
+@torch.no_grad()
+def memory_with_new_items(memory: Memory, n: int) -> Memory:
+    """The memory with `n` items more, behind its own, which follow and resemble nothing.
+
+    Nobody could ask for them yet, so that they are not taken to be unpopular: `log_recent` is the
+    mean of the others', in each window. The given memory stays as it is.
+    """
+    config = replace(memory.config, n_items=memory.config.n_items + n)
+    grown = Memory(config).to(memory.network.device)
+    tables = memory.state_dict()
+    for name, axis in (
+        ("next_items", 1),
+        ("next_share", 1),
+        ("similar_items", 0),
+        ("similar_weight", 0),
+        ("log_recent", 1),
+    ):
+        table = tables[name]
+        if not table.numel():
+            continue  # without the term there is none
+        more = torch.zeros_like(table.narrow(axis, 0, 1)).repeat_interleave(n, dim=axis)
+        if name == "log_recent":
+            more = more + table[:, 1:].mean(dim=1, keepdim=True)
+        tables[name] = torch.cat([table, more], dim=axis)
+    grown.load_state_dict(tables)
     return grown.eval()

@@ -34,6 +34,7 @@ from recsys_core.models.event_reader import EventReader
 from recsys_core.models.field_reader import FieldReader
 from recsys_core.models.fold_in import FoldIn, FreeRows, UserVectors
 from recsys_core.models.item_decoder import FeatureDecoder, FeatureDecoderConfig
+from recsys_core.models.ratings import RatingTable
 from recsys_core.models.requests import InputSpec
 from recsys_core.sections import Read
 
@@ -69,6 +70,8 @@ class TwoTimeScaleConfig:
     """Users whose free vectors of stage one the model holds: 0 unless it is `learned_phi`."""
     features: FeatureDecoderConfig | None
     """Of what reads item features; None where ids alone tell items."""
+    rating: bool
+    """Whether the values of events are predicted too."""
     context: FieldSizes = NO_FIELDS
     """What is read of how an event came about."""
     users: FieldSizes = NO_FIELDS
@@ -115,7 +118,11 @@ class RecurrentNetwork(nn.Module):
         super().__init__()
         dim, hidden = config.dim, config.hidden
         self.reader = EventReader(
-            config.reads, time_dim=config.time_dim, n_types=config.n_types, context=config.context
+            config.reads,
+            time_dim=config.time_dim,
+            n_types=config.n_types,
+            rating=config.rating,
+            context=config.context,
         )
         self.read = nn.Linear(dim + self.reader.size, hidden)
         self.user_reader = FieldReader(config.users)
@@ -131,6 +138,7 @@ class RecurrentNetwork(nn.Module):
             max_length=config.input_spec.max_length + 1,  # the start before the events
         )
         self.project = nn.Linear(hidden, dim)
+        self.rate = nn.Linear(hidden, dim + 1) if config.rating else None
         self.prior = nn.Parameter(torch.zeros(self.stack.state_size))
 
     def outputs(
@@ -141,6 +149,7 @@ class RecurrentNetwork(nn.Module):
         drop: Drop = keep_all,
         session_start: Tensor | None = None,
         *,
+        expected: Tensor | None = None,
         user_fields: Tensor | None = None,
     ) -> Tensor:
         """The output before any event and after each of them. (B, T + 1, H)
@@ -148,11 +157,13 @@ class RecurrentNetwork(nn.Module):
         Takes item vectors (B, T, D), the events' numbers (B, T, .), the initial states of all
         blocks (B, S), and users' fields (B, .) where they are read. `session_start` (B, T + 2) is
         that of the numbers, unless some are hidden there: a network is not told, but a hierarchy
-        still knows where sessions end.
+        still knows where sessions end. `expected` (B, T) is what values are compared with, where
+        they are predicted (`ratings.py`).
         """
         if session_start is None:
             session_start = session_starts(numbers)
-        events = self.read(torch.cat([embedded, *self.reader(numbers)], dim=-1))  # (B, T, H)
+        told = self.reader(numbers, expected)
+        events = self.read(torch.cat([embedded, *told], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
         steps = torch.cat([start, events], dim=1)  # (B, T + 1, H)
         if self.read_fields is not None:
@@ -224,6 +235,7 @@ class TwoTimeScale(nn.Module):
         self.item_vectors = nn.Parameter(torch.zeros(config.n_items + 1, config.dim))
         self.item_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         self.decoder = None if config.features is None else FeatureDecoder(config.features)
+        self.ratings = RatingTable(config.n_items, config.dim) if config.rating else None
         # stage one's side, for fold-in: never trained here
         self.register_buffer("fold_in_items", torch.zeros(config.n_items + 1, config.dim))
         self.register_buffer("fold_in_mean", torch.zeros(config.dim))
@@ -271,13 +283,30 @@ class TwoTimeScale(nn.Module):
         are users' fields, where the model reads none. Both networks run for every row, and `active`
         picks one of the two vectors.
         """
+        return self.answers(items, event_numbers, length, user_vector, active, user_fields)[0]
+
+    def answers(
+        self,
+        items: Tensor,
+        event_numbers: Tensor,
+        length: Tensor,
+        user_vector: Tensor,
+        active: Tensor,
+        user_fields: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The queries of `forward` (B, D), and what is asked of the ratings (B, D + 1) where they
+        are predicted."""
         inactive, slow = (
-            self.cohort_queries(network, items, event_numbers, length, user_vector, user_fields)
+            self.cohort_answers(network, items, event_numbers, length, user_vector, user_fields)
             for network in (self.inactive, self.active)
         )
-        return torch.where(active.unsqueeze(1), slow, inactive)
+        picked = active.unsqueeze(1)  # (B, 1)
+        queries = torch.where(picked, slow[0], inactive[0])  # (B, D)
+        if inactive[1] is None or slow[1] is None:
+            return queries, None
+        return queries, torch.where(picked, slow[1], inactive[1])
 
-    def cohort_queries(
+    def cohort_answers(
         self,
         network: InactiveNetwork | ActiveNetwork,
         items: Tensor,
@@ -285,14 +314,20 @@ class TwoTimeScale(nn.Module):
         length: Tensor,
         user_vector: Tensor,
         user_fields: Tensor | None = None,
-    ) -> Tensor:
-        """The queries of one network alone; inputs as for `forward`. (B, D)"""
+    ) -> tuple[Tensor, Tensor | None]:
+        """The answers of one network alone; inputs as for `forward`."""
         embedded = self.item_vectors[items]  # (B, T, D)
-        initial = network.initial(user_vector)  # (B, S)
-        outputs = network.outputs(embedded, event_numbers, initial, user_fields=user_fields)
+        outputs = network.outputs(
+            embedded,
+            event_numbers,
+            network.initial(user_vector),
+            expected=None if self.ratings is None else self.ratings.expected(items),
+            user_fields=user_fields,
+        )
         last = length.view(-1, 1, 1).expand(-1, 1, self.config.hidden)  # (B, 1, H)
         output = outputs.gather(1, last).squeeze(1)  # (B, H)
-        return self.queries(network.vectors(output, user_vector))  # (B, D)
+        queries = self.queries(network.vectors(output, user_vector))  # (B, D)
+        return queries, None if network.rate is None else network.rate(output)
 
     def queries(self, vectors: Tensor) -> Tensor:
         """What user vectors (..., D) are multiplied with the item table as. (..., D)"""

@@ -2,7 +2,8 @@
 
 two_time_scale.onnx   popularity.onnx   same inputs and outputs, so that one engine runs either
 fold_in.safetensors                     stage one's side: turns a history into a user vector
-items.parquet                           the model's vocabulary: the first n_items of the log's
+items.parquet                           the model's vocabulary: the first items of the log's, and
+                                        behind them those that were new, told by their features
 model.json                              sizes of networks and memory, k, as_of, how fields become
                                         numbers
 
@@ -17,6 +18,7 @@ inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           fields: data/field_rows.py
 outputs   top_items    (B, k) int64         best first
           top_scores   (B, k) float32       -inf where nothing is left
+          top_ratings  (B, k) float32       what the user is expected to give; NaN: not predicted
 """
 
 from collections.abc import Mapping
@@ -62,7 +64,7 @@ INPUTS = (
     "seen_rows",
     "seen_items",
 )
-OUTPUTS = ("top_items", "top_scores")
+OUTPUTS = ("top_items", "top_scores", "top_ratings")
 
 FORMAT = 5
 """The version of the folder's layout and of the graphs' inputs and outputs."""
@@ -83,6 +85,9 @@ class Bundle:
     """How context and user features become what the graph reads; None where it reads none."""
     fold_in: FoldIn
     items: Vocabulary
+    new_items: int
+    """How many items at the end of the vocabulary were told by their features alone: in the log
+    they have other numbers, or none."""
     k: int
     as_of: int
     session_gap_seconds: float | None
@@ -96,6 +101,11 @@ class Bundle:
     def n_items(self) -> int:
         """The model's vocabulary: items with a larger idx are unknown."""
         return self.spec.n_items
+
+    @property
+    def logged_items(self) -> int:
+        """Items that have the same idx in the log: the first ones of both."""
+        return self.n_items - self.new_items
 
     def graph(self, graph: Graph) -> Path:
         """The file of a graph."""
@@ -114,6 +124,7 @@ def write_bundle(
     popularity_hours: float | None,
     session_gap_seconds: float | None,
     fields: FieldEncoding | None = None,
+    new_items: int = 0,
 ) -> str:
     """Write the manifest and all but the graphs, which are there; returns the manifest's SHA-256.
 
@@ -121,7 +132,7 @@ def write_bundle(
     vocabulary table, `as_of` the time of the latest event that it has seen, `popularity_hours` the
     window of the popularity graph, None where it has none, `session_gap_seconds` what opens a
     session of the log, None where nothing does, `fields` how those that the networks read become
-    numbers.
+    numbers. The last `new_items` of `items` are told by their features alone.
     """
     write_tensors(
         folder / "fold_in.safetensors",
@@ -136,6 +147,7 @@ def write_bundle(
     model = {
         "config": dict(config),
         "memory": dict(memory),
+        "new_items": new_items,
         "k": k,
         "as_of": as_of,
         "popularity_hours": popularity_hours,
@@ -197,6 +209,7 @@ def read_bundle(folder: Path) -> Bundle:
         fields=fields,
         fold_in=fold_in,
         items=items,
+        new_items=model["new_items"],
         k=model["k"],
         as_of=model["as_of"],
         session_gap_seconds=model["session_gap_seconds"],

@@ -51,6 +51,7 @@ class TopItems:
 
     items: Int64  # (N, k)
     scores: Float32  # (N, k)
+    ratings: Float32  # (N, k) what each is expected to be given; NaN where nothing predicts it
 
 
 class ScoringEngine:
@@ -122,6 +123,7 @@ class ScoringEngine:
         top = TopItems(
             items=np.zeros((len(user_idx), k), dtype=np.int64),
             scores=np.full((len(user_idx), k), -np.inf, dtype=np.float32),
+            ratings=np.full((len(user_idx), k), np.nan, dtype=np.float32),
         )
         width = min(k, self.bundle.k)
         trend = self._trend(known, as_of)
@@ -149,9 +151,11 @@ class ScoringEngine:
             )
             pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
             inputs = {**requests.inputs(), "trend": trend, **pairs}
-            items, scores = self.run(inputs)  # (B, bundle k) twice
-            top.items[rows, :width] = np.where(scores == -np.inf, 0, items)[:, :width]
+            items, scores, ratings = self.run(inputs)  # (B, bundle k) each
+            none = scores == -np.inf
+            top.items[rows, :width] = np.where(none, 0, items)[:, :width]
             top.scores[rows, :width] = scores[:, :width]
+            top.ratings[rows, :width] = np.where(none, np.nan, ratings)[:, :width]
         return top
 
     def _trend(self, known: Events, as_of: int | None) -> Float32:
@@ -166,16 +170,16 @@ class ScoringEngine:
             self._trend_of = (known, as_of, index.offset(np.array([at + 1]), None)[0])
         return self._trend_of[2]
 
-    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32]:
-        """The graph's outputs for one batch, NaN refused."""
-        items, scores = self._session.run(list(OUTPUTS), dict(inputs))
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32, Float32]:
+        """The graph's outputs for one batch, NaN scores refused."""
+        items, scores, ratings = self._session.run(list(OUTPUTS), dict(inputs))
         bad = int(np.count_nonzero(np.isnan(scores).any(axis=1)))
         if bad:
             raise ModelError(
                 f"{bad} of {len(scores)} users have NaN scores; the model has diverged: "
                 "roll back to an earlier version, or train it again with a smaller learning rate"
             )
-        return items, scores
+        return items, scores, ratings
 
 
 def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:

@@ -48,6 +48,7 @@ DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "seen_items": ("S",),
     "top_items": ("B", None),
     "top_scores": ("B", None),
+    "top_ratings": ("B", None),
 }
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -76,11 +77,11 @@ class TwoTimeScaleTop(nn.Module):
         trend: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of the graph to its outputs."""
-        vectors = self.model(
+        vectors, asked = self.model.answers(
             items, event_numbers, length, user_vector, active, user_fields
-        )  # (B, D)
+        )
         # `linear` reads the table as it lies; the transpose of `model.scores` would be stored
         # beside it
         table, bias = self.model.item_vectors, self.model.item_bias
@@ -92,7 +93,10 @@ class TwoTimeScaleTop(nn.Module):
         rows = torch.arange(length.shape[0])  # (B,)
         out_rows = torch.cat([rows, seen_rows])  # (B + S,)
         out_items = torch.cat([torch.zeros_like(rows), seen_items])  # (B + S,)
-        return best_items(scores, out_rows, out_items, k=self.k)
+        top, best = best_items(scores, out_rows, out_items, k=self.k)
+        if self.model.ratings is None or asked is None:
+            return top, best, unrated(best)
+        return top, best, self.model.ratings(asked, top)
 
 
 class PopularityTop(nn.Module):
@@ -119,10 +123,16 @@ class PopularityTop(nn.Module):
         trend: Tensor,  # noqa: ARG002
         seen_rows: Tensor,
         seen_items: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of the graph to its outputs; of the history only the number of rows is read."""
         scores = self.score.unsqueeze(0).expand(length.shape[0], -1)  # (B, V + 1)
-        return best_items(scores, seen_rows, seen_items, k=self.k)
+        top, best = best_items(scores, seen_rows, seen_items, k=self.k)
+        return top, best, unrated(best)
+
+
+def unrated(scores: Tensor) -> Tensor:
+    """The ratings of a model that predicts none: NaN for each of the scores (B, k). (B, k)"""
+    return torch.full_like(scores, torch.nan)
 
 
 def best_items(

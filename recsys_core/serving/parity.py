@@ -16,6 +16,7 @@ from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import Own, gather_own
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.serving.bundle import OUTPUTS
 from recsys_core.serving.engine import open_session
 
 Inputs = dict[str, npt.NDArray[np.generic]]
@@ -51,6 +52,26 @@ def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inpu
     return scores
 
 
+def two_time_scale_ratings(model: TwoTimeScale) -> Callable[[Inputs], Float32] | None:
+    """Expected ratings of all items by the model itself; None where it predicts none.
+    (B, V + 1)"""
+    if model.ratings is None:
+        return None
+    rows = model.ratings.rows.detach()
+    mean, deviation, least, greatest = model.ratings.scale.tolist()
+
+    @torch.inference_mode()
+    def expected(inputs: Inputs) -> Float32:
+        names = ("items", "event_numbers", "length", "user_vector", "active")
+        asked = model.answers(**{name: torch.from_numpy(inputs[name]) for name in names})[1]
+        assert asked is not None, "of the same model"
+        z = asked[:, :-1] @ rows[:, :-1].T + asked[:, -1:] + rows[:, -1]  # (B, V + 1)
+        values: Float32 = (mean + deviation * z).clamp(least, greatest).numpy()
+        return values
+
+    return expected
+
+
 def popularity_scores(score: Float32) -> Callable[[Inputs], Float32]:
     """The same scores for every row. (B, V + 1)"""
     return lambda inputs: np.tile(score, (len(inputs["length"]), 1))
@@ -63,8 +84,10 @@ def check_parity(
     *,
     k: int,
     rng: np.random.Generator,
+    ratings: Callable[[Inputs], Float32] | None = None,
 ) -> Parity:
-    """Compare a graph on the CPU with the model that it was exported from.
+    """Compare a graph on the CPU with the model that it was exported from, by the scores of all
+    items and, where it predicts any, their `ratings`.
 
     Inputs: every length from 0 to the longest in one batch, and one by one the shortest and
     longest; users active and inactive; nothing seen, some seen, all but a few seen; from none to
@@ -75,11 +98,13 @@ def check_parity(
     batches = rows = 0
     worst = 0.0
     for inputs in example_inputs(spec, rng=rng):
-        items, scores = session.run(["top_items", "top_scores"], inputs)
+        items, scores, rated = session.run(list(OUTPUTS), inputs)
         expected = reference(inputs)  # (B, V + 1)
         expected[inputs["seen_rows"], inputs["seen_items"]] = -np.inf
         difference = compare_top(items, scores, expected, k=k, name=graph.name)
-        worst, batches, rows = max(worst, difference), batches + 1, rows + len(items)
+        of_ratings = compare_ratings(items, rated, ratings and ratings(inputs), name=graph.name)
+        worst = max(worst, difference, of_ratings)
+        batches, rows = batches + 1, rows + len(items)
     return Parity(batches=batches, rows=rows, max_difference=worst)
 
 
@@ -121,6 +146,30 @@ def compare_top(
     if np.any(ordered[:, 1:] == ordered[:, :-1]):
         raise ModelError(f"{name}: an item comes twice in one top {k}; do not use this export")
     return worst
+
+
+def compare_ratings(
+    items: npt.NDArray[np.int64], ratings: Float32, expected: Float32 | None, *, name: str
+) -> float:
+    """The largest difference of the ratings of a top k (B, k) from those of all items
+    (B, V + 1); where none are expected, all must be NaN."""
+    if expected is None:
+        theirs = np.full(items.shape, np.nan, dtype=np.float32)
+    else:
+        theirs = np.take_along_axis(expected, items, axis=1)  # (B, k)
+    if ratings.shape != items.shape or np.any(np.isnan(ratings) != np.isnan(theirs)):
+        raise ModelError(
+            f"{name}: ratings are there where the model has none, or the other way round; do not "
+            "use this export"
+        )
+    gap = float(np.nan_to_num(np.abs(ratings - theirs)).max(initial=0.0))
+    allowed = TOLERANCE * max(1.0, float(np.nan_to_num(np.abs(theirs)).max(initial=0.0)))
+    if gap > allowed:
+        raise ModelError(
+            f"{name}: a rating differs from the model's by {gap:.3g}, allowed is {allowed:.3g}; do "
+            "not use this export"
+        )
+    return gap
 
 
 def example_inputs(spec: InputSpec, *, rng: np.random.Generator) -> Iterator[Inputs]:

@@ -117,6 +117,8 @@ def recommendation_rows(
             pa.array(places + 1, pa.int32()),
             items.to_ids(top.items[users, places]),
             pa.array(top.scores[users, places], pa.float32()),
+            # NaN is nobody's rating: null
+            pa.array(top.ratings[users, places], pa.float32(), from_pandas=True),
         ],
         schema=SCORES,
     )

@@ -1,7 +1,7 @@
 """The published table: a DuckDB file in which readers find the last whole run, never half of one.
 
-    recommendations            view    user_id, rank, item_id, score, model_version, as_of of the
-                                       current run
+    recommendations            view    user_id, rank, item_id, score, model_version, as_of, rating
+                                       of the current run; rating null where none is predicted
     recommendation_runs        table   every run ever published, one of them current
     recommendations_<run_id>   tables  rows of the runs that are kept, ordered by (user_id, rank)
 
@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS recommendation_runs (
 
 CREATE_VIEW = """
 CREATE OR REPLACE VIEW recommendations AS
-SELECT scores.user_id, scores.rank, scores.item_id, scores.score, run.model_version, run.as_of
+SELECT scores.user_id, scores.rank, scores.item_id, scores.score, run.model_version, run.as_of,
+    scores.rating
 FROM {table} AS scores
 CROSS JOIN (SELECT model_version, as_of FROM recommendation_runs WHERE current) AS run
 """
@@ -102,7 +103,7 @@ def publish_run(path: Path, run: ScoreRun, *, keep_runs: int, published_at: date
 def read_recommendations(path: Path, user_id: str) -> pa.Table:
     """The current recommendations of one user, best first; no rows for a user it does not have.
 
-    Columns: `user_id`, `rank`, `item_id`, `score`, `model_version`, `as_of` (UTC).
+    Columns: `user_id`, `rank`, `item_id`, `score`, `model_version`, `as_of` (UTC), `rating`.
     """
     with open_table(path, read_only=True) as connection:
         return connection.sql(
@@ -178,7 +179,7 @@ def content(run: ScoreRun) -> tuple[str, int]:
 def _streams(column: pa.Array) -> list[bytes]:
     """A column's content as streams that go on over batches: values, or lengths and texts."""
     if not pa.types.is_string(column.type):
-        return [column.to_numpy().tobytes()]
+        return [column.to_numpy(zero_copy_only=False).tobytes()]  # a null becomes NaN
     _, offsets_buffer, texts = column.buffers()
     offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[column.offset :][: len(column) + 1]
     return [np.diff(offsets).tobytes(), memoryview(texts)[offsets[0] : offsets[-1]].tobytes()]
@@ -202,10 +203,11 @@ def _insert(connection: duckdb.DuckDBPyConnection, run_id: str, run: ScoreRun) -
     table = _table(run_id)
     connection.execute(
         f"CREATE TABLE {table} (user_id VARCHAR NOT NULL, rank INTEGER NOT NULL, "
-        "item_id VARCHAR NOT NULL, score FLOAT NOT NULL)"
+        "item_id VARCHAR NOT NULL, score FLOAT NOT NULL, rating FLOAT)"
     )
     connection.execute(
-        f"INSERT INTO {table} SELECT user_id, rank, item_id, score FROM read_parquet($parts)",
+        f"INSERT INTO {table} SELECT user_id, rank, item_id, score, rating "
+        "FROM read_parquet($parts)",
         {"parts": [str(part) for part in run.parts]},
     )
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()

@@ -32,6 +32,7 @@ class Batch:
     target: Tensor  # (N,) item_idx
     weight: Tensor  # (N,) of the target's event in the loss
     reward: Tensor | None  # (N,) of the target's event, from 0 to 1; None: all are 1
+    value: Tensor  # (N,) of the target's event, NaN where it has none
     at: npt.NDArray[np.int64]  # (N,) when the targets happened, in microseconds
 
 
@@ -75,6 +76,7 @@ def make_batch(
         "row": row,
         "target": events.item_idx[rows].astype(np.int64),
         "weight": weights[rows],
+        "value": events.value[rows],
     }
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     reward = None if rewards is None else torch.from_numpy(rewards[rows]).to(device)

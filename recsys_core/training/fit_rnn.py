@@ -30,6 +30,7 @@ from recsys_core.models.two_time_scale import (
 from recsys_core.rng import derive_seed, generator
 from recsys_core.sections import TrainRnn
 from recsys_core.training.batches import Batch, make_batch
+from recsys_core.training.dense_table import DenseTable
 from recsys_core.training.dropout import Dropout, hide_fields, hide_users
 from recsys_core.training.initial_model import initial_model, parted
 from recsys_core.training.item_mixing import ItemMixing, KnownFeatures
@@ -42,7 +43,9 @@ from recsys_core.training.optimisers import (
     rate_factor,
     set_learning_rate,
 )
+from recsys_core.training.rating_objective import RatingObjective
 from recsys_core.training.rewards import Rewards
+from recsys_core.training.row_table import RowTable
 from recsys_core.training.samplers import NegativeSampler, draws_of
 from recsys_core.training.validation import Validation
 from recsys_core.training.windows import (
@@ -122,6 +125,14 @@ class RnnTrainer:
             )
         self._objective = self._make_objective()
         self._items = self._objective.table
+        self._rating = (
+            None if self.model.ratings is None else RatingObjective(self.model.ratings, params)
+        )
+        self._tables: dict[str, DenseTable | RowTable] = {"items": self._items}
+        if self._rating is not None:
+            self._tables["ratings"] = self._rating.table
+        # what both networks share stands still once they are apart
+        self._learns = {"items": params.finetune_items, "ratings": phase == TOGETHER}
         self._network: InactiveNetwork | ActiveNetwork = self.model.inactive
         self._rate = params.learning_rate_inactive
         if phase == "active":
@@ -202,7 +213,8 @@ class RnnTrainer:
         )
         if self.phase != TOGETHER:
             factor *= params.apart_rate
-        self._items.set_learning_rate(factor * params.learning_rate_items)
+        for table in self._tables.values():
+            table.set_learning_rate(factor * params.learning_rate_items)
         set_learning_rate(self._optimiser, factor * self._rate)
 
     def _step(
@@ -220,22 +232,29 @@ class RnnTrainer:
             device=self._device,
         )
 
+        outputs: list[Tensor] = []
+
         def queries(embedded: Tensor) -> Tensor:
-            return self._queries(batch, embedded, dropped)
+            outputs.append(self._outputs(batch, embedded, dropped))  # (N, H)
+            return self._queries(batch, outputs[0])
 
         loss = self._objective.loss(batch, queries, negatives)
+        if self._rating is not None:
+            assert self._network.rate is not None, "of the same configuration"
+            loss = loss + self._rating.loss(batch, self._network.rate(outputs[0]))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._learner.parameters(), params.grad_clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        if params.finetune_items:
-            self._items.step()
-        else:
-            self._items.forget()
+        for name, table in self._tables.items():
+            if self._learns[name]:
+                table.step()
+            else:
+                table.forget()
         return loss.detach()
 
-    def _queries(self, batch: Batch, embedded: Tensor, dropped: torch.Generator) -> Tensor:
-        """What is asked of the item table at each target: (B, T, D) to (N, D)."""
+    def _outputs(self, batch: Batch, embedded: Tensor, dropped: torch.Generator) -> Tensor:
+        """What the network makes of what lies before each target: (B, T, D) to (N, H)."""
         params, network = self._params, self._network
         events = Dropout(params.embedding_dropout, dropped).whole_vectors(embedded)  # (B, T, D)
         numbers = hide_fields(
@@ -253,11 +272,15 @@ class RnnTrainer:
             initial,
             Dropout(params.dropout, dropped),
             session_starts(batch.numbers),
+            expected=None if self._rating is None else self._rating.expected(batch.items),
             user_fields=user_fields,
         )  # (B, T + 1, H)
-        asked = outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
+        return outputs.flatten(0, 1).index_select(0, batch.place)  # (N, H)
+
+    def _queries(self, batch: Batch, outputs: Tensor) -> Tensor:
+        """What is asked of the item table at each target: (N, H) to (N, D)."""
         user_vector = batch.user_vector.index_select(0, batch.row)  # (N, D)
-        return self.model.queries(network.vectors(asked, user_vector))  # (N, D)
+        return self.model.queries(self._network.vectors(outputs, user_vector))  # (N, D)
 
     def validate(self) -> float:
         """The validation metric of the whole, routed model, on the targets that it was given."""
@@ -272,6 +295,9 @@ class RnnTrainer:
             values = self._mixing.finished(values)
         if self._mixing is not None or self._params.finetune_items:
             self.model.set_items(values[:, :-1], values[:, -1])
+        if self._rating is not None:
+            assert self.model.ratings is not None, "of the same configuration"
+            self.model.ratings.rows.data.copy_(self._rating.table.values.detach())
         return self.model.eval()
 
     def _network_weights(self) -> dict[str, Tensor]:
@@ -285,24 +311,28 @@ class RnnTrainer:
         }
 
     def weights(self) -> dict[str, Tensor]:
-        return self._network_weights() | {"items": self._items.values.detach()}
+        tables = {name: table.values.detach() for name, table in self._tables.items()}
+        return self._network_weights() | tables
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, value in self._network_weights().items():
                 value.copy_(weights[name])
-            self._items.values.copy_(weights["items"])
+            for name, table in self._tables.items():
+                table.values.copy_(weights[name])
 
     def state(self) -> dict[str, Tensor]:
         state = self._network_weights()
-        state |= {f"items.{name}": value for name, value in self._items.state().items()}
+        for table_name, table in self._tables.items():
+            state |= {f"{table_name}.{name}": value for name, value in table.state().items()}
         moments = optimiser_state(self._optimiser)
         return state | {f"optimiser.{name}": value for name, value in moments.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, value in self._network_weights().items():
             value.copy_(state[name])
-        self._items.load_state(_below(state, "items."))
+        for name, table in self._tables.items():
+            table.load_state(_below(state, f"{name}."))
         load_optimiser_state(self._optimiser, _below(state, "optimiser."))
 
 

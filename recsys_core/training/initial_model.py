@@ -20,6 +20,7 @@ from recsys_core.rng import derive_seed
 from recsys_core.sections import Read, TrainRnn
 from recsys_core.training.fit_embeddings import initial_tables
 from recsys_core.training.log_until import LogUntil, log_popularity
+from recsys_core.training.rating_objective import begin_ratings
 
 PROJECTION_SCALE = 0.1
 """Of the last matrix of a network: a fit begins close to the vector that it corrects."""
@@ -71,6 +72,7 @@ def initial_model(
         features=features,
         context=NO_FIELDS if fields is None else fields.context.sizes,
         users=NO_FIELDS if fields is None else fields.users.sizes,
+        rating=params.rating,
     )
     draws = torch.Generator().manual_seed(derive_seed(seed, "train_rnn", "init"))
     model = TwoTimeScale(config)
@@ -82,6 +84,8 @@ def initial_model(
         _take_scales(network.reader, log)
     if model.decoder is not None:
         _initialise_decoder(model.decoder, seed=seed)
+    if model.ratings is not None:
+        begin_ratings(model.ratings, log, seed=seed)
     fold_in = FoldIn.of(replace(embeddings, items=folded))
     active = log.counts >= params.t_star
     with torch.no_grad():
@@ -125,6 +129,9 @@ def parted(
     if model.decoder is not None:
         assert together.decoder is not None, "of the same configuration"
         model.decoder.load_state_dict(together.decoder.state_dict())
+    if model.ratings is not None:
+        assert together.ratings is not None, "of the same params"
+        model.ratings.load_state_dict(together.ratings.state_dict())
     return model
 
 
@@ -187,7 +194,7 @@ def _initialise(name: str, parameter: Tensor, draws: torch.Generator) -> None:
                 nn.init.orthogonal_(gate, generator=draws)
         elif parameter.dim() == 2:
             bound = parameter.shape[1] ** -0.5
-            if name == "project.weight":
+            if name in ("project.weight", "rate.weight"):
                 bound *= PROJECTION_SCALE
             parameter.uniform_(-bound, bound, generator=draws)
         elif "bias" in name:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def run(*, layout: Layout, score: Score) -> None:
     users = Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY))
     check_vocabulary(bundle, layout.item_vocabulary)
     user_idx = users_to_score(events, users)
+    events = with_items_of(bundle, events, layout.item_vocabulary)
     engine = ScoringEngine(bundle, graph=now.graph, threads=threads())
     facts = RunFacts(
         model_version=now.version,
@@ -132,8 +134,8 @@ def users_to_score(events: Events, users: Vocabulary) -> np.ndarray[tuple[int], 
 def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:
     """Raise `ContractError` unless the champion's items are the first of the log's."""
     items = Vocabulary.from_table(read_table(item_vocabulary, ITEM_VOCABULARY))
-    known = len(bundle.items)
-    if not items.ids.slice(0, known).equals(bundle.items.ids):
+    known = bundle.logged_items
+    if not items.ids.slice(0, known).equals(bundle.items.ids.slice(0, known)):
         raise ContractError(
             f"{item_vocabulary}: its first {known} items are not those of champion "
             f"{bundle.folder.parent.name}: the log was "
@@ -142,11 +144,28 @@ def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:
         )
 
 
+def with_items_of(bundle: Bundle, events: Events, item_vocabulary: Path) -> Events:
+    """The events with the items that the bundle knows by other numbers than the log numbered as
+    there, and those that it does not know behind all others."""
+    if not bundle.new_items:
+        return events
+    items = Vocabulary.from_table(read_table(item_vocabulary, ITEM_VOCABULARY))
+    first = bundle.logged_items
+    place = pc.index_in(items.ids.slice(first), value_set=bundle.items.ids.slice(first))
+    number = first + 1 + place.fill_null(bundle.new_items).to_numpy()
+    of_log = np.concatenate([np.arange(first + 1), number]).astype(np.int32)  # (V + 1,)
+    return replace(events, item_idx=of_log[events.item_idx])
+
+
 def log_digest(layout: Layout, fields: FieldEncoding | None) -> str:
-    """A SHA-256 of all that a score may depend on of who has which events when, and of the `fields`
-    of both; a late row changes it, though not `as_of`."""
+    """A SHA-256 of all that a score may depend on of who has which events of what when, and of the
+    `fields` of both; a late row changes it, though not `as_of`."""
     names = ("offsets", "item_idx", "timestamp", "session_start", "event_type", "value")
-    files = [layout.user_vocabulary, *(layout.events / f"{name}.npy" for name in names)]
+    files = [
+        layout.user_vocabulary,
+        layout.item_vocabulary,
+        *(layout.events / f"{name}.npy" for name in names),
+    ]
     files += [] if fields is None else field_files(layout, fields.kinds)
     return hashlib.sha256("/".join(sha256(file) for file in files).encode()).hexdigest()
 

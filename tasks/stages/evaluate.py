@@ -62,6 +62,7 @@ from tasks.embedding_files import UNTIL_VALID
 from tasks.fields import read_fields, with_fields_of
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
+from tasks.ratings import ratings_report
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -133,9 +134,11 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
     ranked = [*_rank_all(model, memory, chosen, asked, log, cut=asked.cuts.test, ending="")]
     if evaluate.train_only:
         networks, remembered = networks / UNTIL_VALID, remembered / UNTIL_VALID
-        log = with_fields_of(layout, read_fields(networks), asked.events)
+        log_before = with_fields_of(layout, read_fields(networks), asked.events)
         before = read_model(networks), read_memory(remembered)
-        ranked += _rank_all(*before, chosen, asked, log, cut=asked.cuts.valid, ending=TRAIN_ONLY)
+        ranked += _rank_all(
+            *before, chosen, asked, log_before, cut=asked.cuts.valid, ending=TRAIN_ONLY
+        )
     ranked += _rank_oracle(layout, asked)
     ours = asked.targets_for(model.input_spec.n_items)
     t_star = model.input_spec.t_star
@@ -171,6 +174,10 @@ def run(*, layout: Layout, evaluate: Evaluate, first_metric: str, seed: int) -> 
         ),
         **choices(named(chosen), evaluate, first_metric=first_metric, t_star=t_star),
     }
+    if model.ratings is not None:
+        names = (MODEL, WITHOUT_REQUEST)
+        cut = asked.cuts.test
+        report |= ratings_report(model, log, ours, cut=cut, names=names, seed=seed, draws=draws)
     write_json(layout.report("evaluate"), report)
     write_json(layout.report("cohorts"), bars(rows, metric=first_metric))
     write_json(layout.report("buckets"), bucket_rows(by_history, metric=first_metric))

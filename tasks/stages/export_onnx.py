@@ -13,12 +13,18 @@ from recsys_core.rng import generator
 from recsys_core.sections import ExportOnnx
 from recsys_core.serving.bundle import write_bundle
 from recsys_core.serving.export import export_graphs
-from recsys_core.serving.parity import check_parity, popularity_scores, two_time_scale_scores
+from recsys_core.serving.parity import (
+    check_parity,
+    popularity_scores,
+    two_time_scale_ratings,
+    two_time_scale_scores,
+)
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.cuts import read_cuts
 from tasks.fields import read_fields
 from tasks.memory_files import read_memory
 from tasks.model_files import read_model
+from tasks.new_items import Exported, grown, new_items_report
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -31,7 +37,8 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     """Write the bundle, both graphs compared by value with what they were exported from.
 
     The popularity graph counts the window that evaluation chose, or all where there was none to
-    choose, at the cut until which the model was trained.
+    choose, at the cut until which the model was trained. With `new_items` the bundle knows more
+    items than the model that it is made of.
     """
     refit, folder = layout.stage("refit"), layout.bundle
     model, memory = read_model(refit), read_memory(refit)
@@ -50,6 +57,12 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
     popularity = fit_popularity_within(
         events, cut.counts, n_items=spec.n_items, since=since
     ).log_probability
+    vocabulary = read_table(layout.item_vocabulary, ITEM_VOCABULARY)
+    exported = Exported(model, memory, popularity, vocabulary.slice(0, spec.n_items))
+    if export_onnx.new_items:
+        exported = grown(exported, layout, as_of=as_of)
+        model, memory, popularity = exported.model, exported.memory, exported.popularity
+        spec = replace(model.input_spec, remembered=memory.config.length)
     k = min(export_onnx.k, spec.n_items)
     folder.mkdir(parents=True, exist_ok=True)
     export_graphs(
@@ -72,16 +85,17 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
             spec,
             k=k,
             rng=generator(PARITY_SEED, "parity", graph),
+            ratings=two_time_scale_ratings(model) if graph == "two_time_scale" else None,
         )
         for graph, reference in references.items()
     }
-    vocabulary = read_table(layout.item_vocabulary, ITEM_VOCABULARY)
     digest = write_bundle(
         folder,
         config=model.to_json(),
         memory=memory.to_json(),
         fold_in=model.fold_in,
-        items=vocabulary.slice(0, spec.n_items),
+        items=exported.items,
+        new_items=exported.new_items,
         k=k,
         as_of=as_of,
         popularity_hours=hours,
@@ -92,6 +106,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         "as_of": as_of,
         "items": spec.n_items,
         "items_of_the_log": vocabulary.num_rows,
+        **new_items_report(exported, export_onnx),
         "k": k,
         "popularity_hours": hours,
         "graphs": {

@@ -137,6 +137,7 @@ def test_every_matrix_is_counted_once_and_its_gradients(backbone: Any) -> None:
         ablation="none",
         free_users=0,
         features=None,
+        rating=False,
         trend_hours=None,
         trend_temperature=1.0,
     )

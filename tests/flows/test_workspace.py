@@ -233,6 +233,18 @@ def test_fields_that_the_card_lacks_are_refused_before_anything_is_written(
     assert not folder.exists()
 
 
+def test_ratings_of_a_log_without_values_are_refused_before_anything_is_written(
+    checkout: Path,
+) -> None:
+    folder = checkout / "runs" / "default"
+    with pytest.raises(
+        ConfigError, match=r"train_rnn\.rating is true, but the card names no"
+    ) as no:
+        prepare(folder, checkout, "train_rnn.rating=true")
+    assert "\n" not in str(no.value)
+    assert not folder.exists()
+
+
 def test_a_dataset_without_a_card_is_refused_before_anything_is_written(checkout: Path) -> None:
     folder = checkout / "runs" / "default"
     with pytest.raises(ConfigError, match=r"nowhere\.yaml, only cards of simulator;"):

@@ -62,7 +62,8 @@ def test_the_table_is_there_with_its_view(finished_run: FinishedRun) -> None:
     k = yaml.safe_load(layout.params.read_text())["score"]["k"]
     with duckdb.connect(str(layout.table), read_only=True) as connection:
         columns = [row[0] for row in connection.execute("DESCRIBE recommendations").fetchall()]
-        assert columns == ["user_id", "rank", "item_id", "score", "model_version", "as_of"]
+        published = ["user_id", "rank", "item_id", "score", "model_version", "as_of", "rating"]
+        assert columns == published
         counts = connection.execute(
             "SELECT count(*), count(DISTINCT user_id), min(rank), max(rank) FROM recommendations"
         ).fetchall()

@@ -193,6 +193,14 @@ def test_fields_that_the_card_lacks_are_a_problem(tmp_path: Path) -> None:
     assert any("names user, but the card's user_features are none" in p for p in report.problems)
 
 
+def test_ratings_without_a_column_of_values_are_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(card_value()), encoding="utf-8")
+    params = params_for("small", str(tmp_path), train_rnn={"rating": True})
+    report = check_card(path, folder=tmp_path, params=params, today=TODAY)
+    assert any("train_rnn.rating is true, but" in problem for problem in report.problems)
+
+
 def test_a_card_that_is_wrong_is_a_problem(tmp_path: Path) -> None:
     (problem,) = check(tmp_path, None, cut_off="tomorrow").problems
     assert "small.yaml: cut_off: " in problem

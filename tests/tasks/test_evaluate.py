@@ -501,3 +501,45 @@ def test_streaming_needs_one_clock_for_everybody(tmp_path):
     asked = replace(PARAMS, recent_hours=(), streaming=True)
     with pytest.raises(ConfigError, match=r"-S evaluate\.streaming=false"):
         run(layout=layout, evaluate=asked, first_metric="mrr@5", seed=7)
+
+
+def test_ratings_are_measured_beside_averages(tmp_path: Path) -> None:
+    """On targets with a value whose item the model knows; the others are counted."""
+    events = small_events()
+    draws = np.random.default_rng(3)
+    value = draws.integers(1, 6, len(events)).astype(np.float32)
+    value[draws.random(len(events)) < 0.2] = np.nan
+    events = replace(events, value=value)
+    layout = workspace(tmp_path, events=events)
+    model = make_model(n_items=N_KNOWN, reads=("request", "value"), rating=True)
+    assert model.ratings is not None
+    model.ratings.scale.copy_(torch.tensor([3.0, 1.4, 1.0, 5.0]))
+    write_model(layout.stage("train_rnn"), model)
+    run(layout=layout, evaluate=PARAMS, first_metric="mrr@5", seed=7)
+    report = read_json(layout.report("evaluate"))["ratings"]
+    asked = (events.timestamp >= CUT) & (events.position > 0)
+    there, known = ~np.isnan(events.value), events.item_idx <= N_KNOWN
+    assert report["rows"] == {
+        "in": np.count_nonzero(asked),
+        "out": np.count_nonzero(asked & there & known),
+        "without_value": np.count_nonzero(asked & ~there),
+        "unknown_item": np.count_nonzero(asked & there & ~known),
+    }
+    assert min(report["rows"].values()) > 0
+    names = ["two_time_scale", "two_time_scale_without_request"]
+    assert sorted(report["rmse"]) == sorted([*names, "rolling_average", "item_average"])
+    errors = []
+    for row in np.flatnonzero(asked & there & known):
+        of_item = (events.item_idx == events.item_idx[row]) & (events.timestamp < CUT)
+        errors.append(np.nanmean(events.value[of_item]) - events.value[row])
+    item_average = np.sqrt(np.mean(np.square(errors)))
+    assert report["rmse"]["item_average"]["value"] == pytest.approx(item_average, rel=1e-4)
+    for interval in report["rmse"].values():
+        assert interval["low"] <= interval["value"] <= interval["high"]
+    ours, theirs = (report["rmse"][name]["value"] for name in (names[0], "rolling_average"))
+    difference = report["difference"]["rolling_average"]["value"]
+    assert difference == pytest.approx(ours - theirs, abs=1e-5)
+
+
+def test_a_model_without_ratings_reports_none(evaluated: Layout) -> None:
+    assert "ratings" not in read_json(evaluated.report("evaluate"))

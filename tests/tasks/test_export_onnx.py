@@ -36,7 +36,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         tmp_path_factory.mktemp("export"), histories=HISTORIES, n_items=N_ITEMS + 2
     )
     write_json(layout.report("evaluate"), {"recent_hours": 6 / 60})
-    run(layout=layout, export_onnx=ExportOnnx(k=100))
+    run(layout=layout, export_onnx=ExportOnnx(k=100, new_items=False))
     return layout
 
 
@@ -78,6 +78,7 @@ def test_the_report(layout: Layout) -> None:
     report = read_json(layout.report("export_onnx"))
     assert report["items"] == N_ITEMS
     assert report["items_of_the_log"] == N_ITEMS + 2
+    assert "new_items" not in report, "the switch is off"
     assert report["k"] == N_ITEMS
     assert report["popularity_hours"] == 0.1
     for graph in GRAPHS:
@@ -104,7 +105,7 @@ def test_as_of_is_what_the_model_was_trained_on(
     split = read_json(other.split) | {"test_start": START + 10 * MINUTE}
     write_json(other.split, split)
     with pytest.raises(InterruptedError):
-        run(layout=other, export_onnx=ExportOnnx(k=5))
+        run(layout=other, export_onnx=ExportOnnx(k=5, new_items=False))
     assert seen["k"] == 5
     ranked = np.argsort(-seen["popularity"], kind="stable")
     assert ranked[0] == 7

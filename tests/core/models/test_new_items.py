@@ -1,5 +1,6 @@
 """Items that a model never met: told by features, and nothing else moves."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -9,10 +10,18 @@ import torch
 from recsys_core.errors import ModelError
 from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.item_features import ItemFeatures, feature_rows
-from recsys_core.models.new_items import with_new_items
+from recsys_core.models.new_items import memory_with_new_items, with_new_items
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.two_time_scale import TwoTimeScale
-from tests.serving_world import N_ITEMS, make_events, make_model, random_histories
+from recsys_core.serving.parity import example_inputs
+from tests.serving_world import (
+    N_ITEMS,
+    make_events,
+    make_memory,
+    make_model,
+    make_spec,
+    random_histories,
+)
 
 NEW = 7
 DECODER = FeatureDecoderConfig(dim=8, hidden=5, n_codes=(4,), n_numbers=2)
@@ -107,3 +116,53 @@ def test_round_trip() -> None:
     assert again.config == model.config
     assert again.to_arrays().keys() == model.to_arrays().keys()
     assert torch.equal(new_rows(again), new_rows(model))
+
+
+def test_new_items_in_the_memory_follow_nothing_and_are_no_less_asked_for_than_the_mean() -> None:
+    memory = make_memory()
+    before = {name: value.copy() for name, value in memory.to_arrays().items()}
+    grown = memory_with_new_items(memory, NEW)
+    assert grown.config == replace(memory.config, n_items=N_ITEMS + NEW)
+    axes = {"next_items": 1, "next_share": 1, "similar_items": 0, "similar_weight": 0}
+    for name, value in grown.to_arrays().items():
+        axis = {**axes, "log_recent": 1}.get(name)
+        if axis is None:
+            np.testing.assert_array_equal(value, before[name])
+            continue
+        old, new = np.split(value, [N_ITEMS + 1], axis=axis)
+        np.testing.assert_array_equal(old, before[name])
+        assert new.shape[axis] == NEW
+        if name != "log_recent":
+            assert not new.any()
+    for window in range(2):
+        mean = before["log_recent"][window, 1:].mean()
+        np.testing.assert_allclose(grown.log_recent[window, N_ITEMS + 1 :], mean, rtol=1e-6)
+    assert all(np.array_equal(memory.to_arrays()[name], value) for name, value in before.items())
+
+
+@torch.no_grad()
+def test_a_grown_memory_says_the_same_of_the_items_that_were_there() -> None:
+    memory, spec = make_memory(), make_spec()
+    inputs = next(example_inputs(spec, rng=np.random.default_rng(1)))
+    names = ("active", "own_items", "own_numbers", "user_numbers")
+    read = {name: torch.from_numpy(inputs[name]) for name in names}
+    logits = torch.randn(len(inputs["length"]), N_ITEMS + 1 + NEW)
+    logits[:, N_ITEMS + 1 :] = -1e4  # in no sum of probabilities
+    said = memory_with_new_items(memory, NEW)(logits, **read)[:, 1 : N_ITEMS + 1]
+    torch.testing.assert_close(said, memory(logits[:, : N_ITEMS + 1], **read)[:, 1:])
+
+
+@pytest.mark.parametrize("terms", [(), ("own",), ("similar",)])
+def test_a_memory_without_a_term_has_no_table_of_it(terms: tuple[str, ...]) -> None:
+    grown = memory_with_new_items(make_memory(terms=terms), NEW)
+    assert grown.next_items.numel() == 0
+    assert len(grown.similar_items) == (N_ITEMS + 1 + NEW if "similar" in terms else 0)
+
+
+def test_a_new_item_is_rated_as_the_user_rates_on_the_whole() -> None:
+    model = make_model(features=DECODER, rating=True)
+    grown = with_new_items(model, new_rows(model))
+    assert model.ratings is not None
+    assert grown.ratings is not None
+    assert torch.equal(grown.ratings.rows[: N_ITEMS + 1], model.ratings.rows)
+    assert not grown.ratings.rows[N_ITEMS + 1 :].any()

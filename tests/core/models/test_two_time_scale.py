@@ -101,14 +101,14 @@ def test_batched_equals_one_by_one(backbone: BackboneName) -> None:
 
 def test_batches_shrink_with_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = make_model(), []
-    whole, queries = vectors_of(model), model.cohort_queries
+    whole, queries = vectors_of(model), model.cohort_answers
 
     def watched(network, items, *rest):
         sizes.append(items.numel())
         return queries(network, items, *rest)
 
     monkeypatch.setattr(predict, "EVENTS_AT_ONCE", 2 * model.input_spec.max_length)
-    monkeypatch.setattr(model, "cohort_queries", watched)
+    monkeypatch.setattr(model, "cohort_answers", watched)
     np.testing.assert_allclose(vectors_of(model), whole, rtol=1e-5, atol=1e-6)
     assert max(sizes) <= 2 * model.input_spec.max_length
 

@@ -12,7 +12,7 @@ from recsys_core.data.events import Events
 from recsys_core.data.histories import RequestTimes
 from recsys_core.errors import ModelError
 from recsys_core.models.own_items import gather_own
-from recsys_core.models.predict import user_vectors
+from recsys_core.models.predict import expected_ratings, user_vectors
 from recsys_core.models.requests import make_requests
 from recsys_core.models.trend import TrendIndex, index_trend
 from recsys_core.serving import engine as engine_module
@@ -21,6 +21,7 @@ from recsys_core.serving.engine import ScoringEngine, no_pairs, seen_pairs
 from tests.serving_world import (
     MINUTE,
     N_ITEMS,
+    export_bundle,
     make_events,
     make_memory,
     make_model,
@@ -320,3 +321,36 @@ def test_a_graph_with_other_inputs_is_refused(bundle: Bundle, tmp_path: Path) ->
         ScoringEngine(
             replace(bundle, folder=tmp_path), graph="popularity", threads=1, providers=CPU
         )
+
+
+def test_recommended_items_have_the_ratings_that_the_model_expects(tmp_path: Path) -> None:
+    """Of the users' last events and values; where nothing is recommended there is none."""
+    model = make_model(rating=True, reads=("value",))
+    assert model.ratings is not None
+    model.ratings.scale.copy_(torch.tensor([3.0, 1.4, 1.0, 5.0]))
+    export_bundle(tmp_path, model=model, memory=make_memory())
+    events = make_events(random_histories([5, 0, 9]))
+    events = replace(events, value=(events.item_idx % 5 + 1).astype(np.float32))
+    users, history = np.array([1, 2, 3]), np.array([5, 0, 9])
+    rated = ScoringEngine(read_bundle(tmp_path), graph="two_time_scale", threads=1, providers=CPU)
+    top = rated.top_items(events, users, k=N_ITEMS, seen_filter=True)
+    left = top.scores > -np.inf
+    assert not left.all()
+    np.testing.assert_array_equal(np.isnan(top.ratings), ~left)
+    for place in range(N_ITEMS):
+        there = left[:, place]
+        expected = expected_ratings(
+            model,
+            events,
+            user_idx=users[there],
+            history=history[there],
+            items=top.items[there, place],
+        )
+        np.testing.assert_allclose(top.ratings[there, place], expected, rtol=1e-4)
+
+
+def test_without_a_rating_head_there_are_no_ratings(
+    engine: ScoringEngine, popularity: ScoringEngine, events: Events
+) -> None:
+    for one in (engine, popularity):
+        assert np.isnan(one.top_items(events, USERS, k=3, seen_filter=False).ratings).all()

@@ -1,15 +1,17 @@
 """The exported graphs say what the model says, and nothing of where they were made."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from recsys_core.artifacts import MANIFEST
-from recsys_core.data.histories import EVENT_NUMBERS
+from recsys_core.data.histories import EVENT_NUMBERS, Read
 from recsys_core.errors import ModelError
 from recsys_core.models.backbones import BackboneName
 from recsys_core.models.item_decoder import FeatureDecoderConfig
@@ -17,13 +19,16 @@ from recsys_core.models.memory import Memory
 from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.serving.bundle import GRAPHS, INPUTS, OUTPUTS
+from recsys_core.serving.engine import open_session
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.parity import (
+    Parity,
     check_parity,
     compare_top,
     example_inputs,
     popularity_scores,
     remembered_widths,
+    two_time_scale_ratings,
     two_time_scale_scores,
 )
 from tests.serving_world import (
@@ -113,6 +118,38 @@ def test_the_graph_holds_no_decoder_of_features(bundle: Path, tmp_path: Path) ->
     export_model(tmp_path, make_model(features=features), make_memory())
     with_decoder, without = (folder / "two_time_scale.onnx" for folder in (tmp_path, bundle))
     assert with_decoder.read_bytes() == without.read_bytes()
+
+
+@pytest.mark.parametrize("reads", [(), ("gap", "value")])
+def test_the_graph_predicts_the_ratings_of_its_model(
+    reads: tuple[Read, ...], tmp_path: Path
+) -> None:
+    model, memory = make_model(rating=True, reads=reads), make_memory()
+    assert model.ratings is not None
+    model.ratings.scale.copy_(torch.tensor([3.5, 1.1, 1.0, 5.0]))
+    export_model(tmp_path, model, memory)
+    graphs = {name: tmp_path / f"{name}.onnx" for name in GRAPHS}
+    scores, ratings = two_time_scale_scores(model, memory), two_time_scale_ratings(model)
+
+    def compared(ratings: Callable[..., np.ndarray] | None) -> Parity:
+        rng = np.random.default_rng(0)
+        graph = graphs["two_time_scale"]
+        return check_parity(graph, scores, make_spec(), k=K, rng=rng, ratings=ratings)
+
+    assert 0 < compared(ratings).max_difference < 1e-4
+    other = make_model(rating=True, reads=reads)
+    assert other.ratings is not None
+    other.ratings.scale.copy_(torch.tensor([3.6, 1.1, 1.0, 5.0]))
+    with pytest.raises(ModelError, match="a rating differs from the model's"):
+        compared(two_time_scale_ratings(other))
+    with pytest.raises(ModelError, match="ratings are there where the model has none"):
+        compared(None)
+    # the one that stands in for it says nothing
+    session = open_session(
+        graphs["popularity"].read_bytes(), threads=1, providers=("CPUExecutionProvider",)
+    )
+    inputs = next(example_inputs(make_spec(), rng=np.random.default_rng(0)))
+    assert np.isnan(session.run(["top_ratings"], inputs)[0]).all()
 
 
 def test_popularity_graph_equals_its_scores(bundle: Path) -> None:
@@ -227,6 +264,7 @@ def test_inputs_and_outputs_are_named_and_free(bundle: Path, graph: str) -> None
         "seen_items": ["S"],
         "top_items": ["B", K],
         "top_scores": ["B", K],
+        "top_ratings": ["B", K],
     }
 
 

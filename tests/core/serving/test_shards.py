@@ -48,6 +48,7 @@ def rows_of(number: int) -> pa.Table:
             pa.array([1, 2, 1, 2], pa.int32()),
             pa.array(["a", "b", "b", "a"], pa.string()),
             pa.array([2.0, 1.0, 3.0, 0.5], pa.float32()),
+            pa.nulls(4, pa.float32()),
         ],
         schema=SCORES,
     )
@@ -73,6 +74,7 @@ def test_rows_of_top_items() -> None:
     top = TopItems(
         items=np.array([[3, 1], [2, 0], [0, 0]]),
         scores=np.array([[2.0, 1.0], [0.5, -np.inf], [-np.inf, -np.inf]], dtype=np.float32),
+        ratings=np.array([[4.5, np.nan], [3.0, np.nan], [np.nan, np.nan]], dtype=np.float32),
     )
     table, shortfall = recommendation_rows(
         top, user_ids=pa.array(["a'", "b", "c"], pa.string()), items=items
@@ -83,6 +85,7 @@ def test_rows_of_top_items() -> None:
         "rank": [1, 2, 1],
         "item_id": [HOSTILE[2], HOSTILE[0], HOSTILE[1]],
         "score": [2.0, 1.0, 0.5],
+        "rating": [4.5, None, 3.0],
     }
     assert shortfall == 3
     assert table.num_rows + shortfall == top.items.size

@@ -51,7 +51,7 @@ def make_run(
     for number in folder.missing():
         chunk = users[number * shard_users : (number + 1) * shard_users]
         rows = [
-            (user, rank, item, 1.0 / rank)
+            (user, rank, item, 1.0 / rank, 4.5 - rank if rank % 2 else None)
             for user in chunk
             for rank, item in enumerate(items, start=1)
         ]
@@ -96,7 +96,9 @@ def test_what_is_published_is_what_was_scored(tmp_path: Path) -> None:
             "score",
             "model_version",
             "as_of",
+            "rating",
         ]
+        assert rows.column("rating").to_pylist() == [3.5, None, 1.5, None, -0.5, None]
         assert rows.column("user_id").to_pylist() == [user] * 6
         assert rows.column("rank").to_pylist() == [1, 2, 3, 4, 5, 6]
         assert rows.column("item_id").to_pylist() == list(HOSTILE)

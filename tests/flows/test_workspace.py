@@ -237,11 +237,11 @@ def test_ratings_of_a_log_without_values_are_refused_before_anything_is_written(
     checkout: Path,
 ) -> None:
     folder = checkout / "runs" / "default"
-    with pytest.raises(
-        ConfigError, match=r"train_rnn\.rating is true, but the card names no"
-    ) as no:
-        prepare(folder, checkout, "train_rnn.rating=true")
-    assert "\n" not in str(no.value)
+    text = yaml.safe_dump(card_value())
+    (checkout / "datasets" / "small.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"train_rnn\.rating is true, but the card") as caught:
+        prepare(folder, checkout, "ingest.dataset=small", "train_rnn.rating=true")
+    assert "\n" not in str(caught.value)
     assert not folder.exists()
 
 

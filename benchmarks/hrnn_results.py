@@ -129,11 +129,10 @@ def _facts(table: Table) -> Iterator[str]:
         f"{one['machine']['cpus']} CPUs of {one['machine']['cpu']}" for one in runs
     )
     commits = dict.fromkeys(one["commit"][:10] for one in runs)
-    seconds = sum(sum(one["seconds"].values()) for one in runs)
     changed = any(one["changed_since"] for one in runs)
     yield (
         f"{'Seeds' if len(seeds) > 1 else 'One seed,'} {', '.join(map(str, seeds))}; "
-        f"{seconds:,.0f} seconds in all on {' and '.join(dict.fromkeys(o['device'] for o in runs))}"
+        f"on {' and '.join(dict.fromkeys(o['device'] for o in runs))}"
         f", {' and '.join(machines)}; commit {' and '.join(commits)}"
         + (", with changes that were not committed." if changed else ".")
     )

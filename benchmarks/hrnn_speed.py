@@ -17,6 +17,7 @@ from benchmarks.training_case import Meter, heard, say_speed
 from recsys_core.config import read_params
 from recsys_core.layout import Layout
 from recsys_core.training.fit_rnn import RnnTrainer
+from recsys_core.training.rewards import Rewards
 from tasks.embedding_files import UNTIL_VALID, read_embeddings
 from tasks.item_features import known_features
 from tasks.training import TrainingData
@@ -51,7 +52,9 @@ def train(folder: str, seconds: float) -> None:
     section = params.train_rnn
     if section.t_star == "auto":
         section = replace(section, t_star=10)  # nobody is routed in the phase together
-    data = TrainingData.read(layout, "train_rnn", section, params.features)
+    data = TrainingData.read(
+        layout, "train_rnn", section, params.features, reward_rule=Rewards.of(section)
+    )
     log = data.log_until(data.cuts.valid)
     trainer = RnnTrainer(
         log,

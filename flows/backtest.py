@@ -32,7 +32,7 @@ def check(workspace: Path, given: list[str], *, called_from: Path) -> None:
 
     chosen = chosen_overrides(workspace, given, called_from=called_from)
     _, params = checked(chosen.values, folder=workspace, called_from=chosen.called_from)
-    check_backtest(params, read_card(Layout(CHECKOUT).card(params.ingest.dataset)).time.kind)
+    check_backtest(params, read_card(Layout(CHECKOUT).card(params.ingest.dataset)))
 
 
 @flow(name="backtest", persist_result=False)

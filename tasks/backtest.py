@@ -2,15 +2,19 @@
 was found in each."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from recsys_core.artifacts import read_json
 from recsys_core.columns import MODEL
 from recsys_core.config import Params
+from recsys_core.data.cards import DatasetCard
 from recsys_core.data.cuts import MICROSECONDS_PER_HOUR
+from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.evaluation.backtest import (
@@ -26,17 +30,20 @@ from recsys_core.evaluation.metrics import metric_of
 from recsys_core.layout import Layout
 from recsys_core.sections import Backtest
 from recsys_core.tables import RANKS, read_events, read_table
-from tasks.clock import TimeKind
 
 STREAMING, FROZEN = "two_time_scale", "two_time_scale_frozen_trend"
 """The model as the stage evaluate ranks it; the second only where it has a trend."""
 
 
-def check_backtest(params: Params, kind: TimeKind) -> None:
-    """Raise `ConfigError` where these params, of a log with times of this `kind`, cannot be asked
-    in frames."""
+def check_backtest(params: Params, card: DatasetCard) -> None:
+    """Raise `ConfigError` where these params, of this card's log, cannot be asked in frames."""
     evaluate = params.evaluate
-    if kind == "rank":
+    if card.snapshot is not None:
+        raise ConfigError(
+            "the card's log arrives in deliveries (`snapshot`), in which somebody may come late, "
+            "but a backtest cuts one whole log; write a card of the folder without `snapshot`"
+        )
+    if card.time.kind == "rank":
         raise ConfigError(
             "the card's time is a rank, an order without clock times, but the frames of a backtest "
             "are hours; evaluate such a log with `twotempo run` and another `split`"
@@ -100,8 +107,12 @@ def origins(layout: Layout, backtest: Backtest) -> list[Origin]:
     One without an event to ask for, or without one to choose by, has no model: the frames stay with
     the one before.
     """
-    events = read_events(_first(layout).events)
     starts = frame_starts(backtest, end_of(layout))
+    return origins_of(read_events(_first(layout).events), backtest, starts)
+
+
+def origins_of(events: Events, backtest: Backtest, starts: npt.NDArray[np.int64]) -> list[Origin]:
+    """The origins of a log whose frames begin at `starts`; see `origins`."""
     at = np.sort(events.timestamp[events.position > 0])
     valid_us = round(backtest.valid_hours * MICROSECONDS_PER_HOUR)
     found = [first_origin(backtest)]
@@ -110,7 +121,9 @@ def origins(layout: Layout, backtest: Backtest) -> list[Origin]:
         before, first, last = np.searchsorted(at, [begin - valid_us, begin, end])
         if before < first < last:
             found.append(origin)
-    return found
+    ends = [origin.first for origin in found[2:]] + [backtest.frames]
+    later = (replace(one, last=end) for one, end in zip(found[1:], ends, strict=False))
+    return [found[0], *later]
 
 
 def asked_of(layout: Layout, backtest: Backtest, origin: Origin, *, metric: str) -> Asked:

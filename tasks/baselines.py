@@ -42,8 +42,8 @@ def choose_groups(
     first_metric: str,
     seed: int,
 ) -> list[Group]:
-    """What is chosen of the baselines, on the validation targets of the training stages: one group
-    of all, or where evaluation streams those that stream and the rest.
+    """What is chosen of the baselines, on the validation targets of the training stages, those of
+    no reward included: one group of all, or where evaluation streams those that do and the rest.
 
     Without windows nothing is recent, so recent popularity is not ranked then.
     """

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.columns import SOURCE_ROW, USER_ID
-from recsys_core.data.cuts import Cut
+from recsys_core.data.cuts import Cut, known_part
 from recsys_core.data.events import Events
 from recsys_core.data.features import TYPES
 from recsys_core.data.fields import (
@@ -55,7 +55,8 @@ def known_fields(
     )
     tables = _tables(layout, kinds)
     limits = {"most": features.categories, "words": features.words}
-    encoding = fit_fields(tables, kinds, events=events, cut=cut, **limits)
+    part, cut_of_part = known_part(events, cut)
+    encoding = fit_fields(tables, kinds, events=part, cut=cut_of_part, **limits)
     return _encoded(encoding, tables, events)
 
 

@@ -31,6 +31,8 @@ from recsys_core.sections import Gate
 CANDIDATE = "two_time_scale"
 AT_SCORING = "two_time_scale_at_scoring"
 """The candidate as scoring will ask it, where it reads when it is asked: what the gate judges."""
+FROZEN_TREND = "two_time_scale_frozen_trend"
+"""The candidate with one trend for all, as in scoring, where evaluation streams."""
 FALLBACK = "popularity"
 
 
@@ -80,7 +82,7 @@ def judge(
     Raises `ContractError` where candidate and floor were not ranked on the same targets.
     """
     models = pc.unique(ranks.column(MODEL)).to_pylist()
-    name = AT_SCORING if AT_SCORING in models else CANDIDATE
+    name = next((one for one in (AT_SCORING, FROZEN_TREND) if one in models), CANDIDATE)
     candidate, floor = _ranks_of(ranks, name), _ranks_of(ranks, gate.floor)
     if not (
         np.array_equal(candidate.user_idx, floor.user_idx)

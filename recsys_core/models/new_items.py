@@ -15,9 +15,9 @@ def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
 
     `rows` (N, D + 1) is what its decoder says of their features (`item_features.feature_rows`, of
     which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. In
-    fold-in they say nothing, for stage one never met them; their rating is what the user gives on
-    the whole. All other rows are the same bits, and the given model stays as it is. Raises
-    `ModelError` for rows of another width.
+    fold-in they say nothing of a direction, for stage one never met them; their rating is what the
+    user gives on the whole. All other rows are the same bits, and the given model stays as it is.
+    Raises `ModelError` for rows of another width.
     """
     width = model.config.dim + 1
     if rows.dim() != 2 or rows.shape[1] != width:
@@ -33,7 +33,10 @@ def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
         weights |= {
             "item_vectors": torch.cat([model.item_vectors, vectors]),
             "item_bias": torch.cat([model.item_bias, rows[:, -1]]),
-            "fold_in_items": torch.cat([model.fold_in_items, torch.zeros_like(vectors)]),
+            # fold-in reads what differs from the mean
+            "fold_in_items": torch.cat(
+                [model.fold_in_items, model.fold_in_mean.expand_as(vectors)]
+            ),
         }
         if model.ratings is not None:
             weights["ratings.rows"] = torch.cat([model.ratings.rows, torch.zeros_like(rows)])

@@ -35,13 +35,16 @@ class Parity:
     max_difference: float
 
 
+OF_NETWORKS = ("items", "event_numbers", "length", "user_vector", "active", "user_fields")
+"""The inputs of a graph that its networks read."""
+
+
 def two_time_scale_scores(model: TwoTimeScale, memory: Memory) -> Callable[[Inputs], Float32]:
     """Scores of all items by the model and the memory themselves, in torch. (B, V + 1)"""
 
     @torch.inference_mode()
     def scores(inputs: Inputs) -> Float32:
-        of_networks = ("items", "event_numbers", "length", "user_vector", "active", "user_fields")
-        queries = model(**{name: torch.from_numpy(inputs[name]) for name in of_networks})  # (B, D)
+        queries = model(**{name: torch.from_numpy(inputs[name]) for name in OF_NETWORKS})  # (B, D)
         logits = torch.addmm(model.item_bias, queries, model.item_vectors.T)  # (B, V + 1)
         names = ("active", "own_items", "own_numbers", "user_numbers")
         read = {name: torch.from_numpy(inputs[name]) for name in names}
@@ -62,8 +65,7 @@ def two_time_scale_ratings(model: TwoTimeScale) -> Callable[[Inputs], Float32] |
 
     @torch.inference_mode()
     def expected(inputs: Inputs) -> Float32:
-        names = ("items", "event_numbers", "length", "user_vector", "active")
-        asked = model.answers(**{name: torch.from_numpy(inputs[name]) for name in names})[1]
+        asked = model.answers(**{name: torch.from_numpy(inputs[name]) for name in OF_NETWORKS})[1]
         assert asked is not None, "of the same model"
         z = asked[:, :-1] @ rows[:, :-1].T + asked[:, -1:] + rows[:, -1]  # (B, V + 1)
         values: Float32 = (mean + deviation * z).clamp(least, greatest).numpy()

@@ -8,6 +8,7 @@ ignored. Who recommends must not learn it as something to recommend:
     validation    asks for the other events alone, and so what is chosen and fitted there
     memory        counts what follows, goes together and is asked for now without them
     histories     hold them, as what happened
+    trend         counts them: it says what is asked for a lot, not what is kept
     evaluation    asks for every event: its targets are those of the protocol
 """
 

@@ -222,7 +222,10 @@ def _model_scorers(
     model: TwoTimeScale, memory: Memory, asked: Asked, log: Events, *, cut: Cut
 ) -> Iterator[tuple[str, Scorer]]:
     """The model; where it reads the request, asked as in scoring, and without; where it streams,
-    with the trend of the cut; and the networks in it by themselves where it has a memory too."""
+    with the trend of the cut; and the networks in it by themselves where it has a memory too.
+
+    Scoring knows one trend for all, so what is asked as in scoring never streams.
+    """
     spec = model.input_spec
     targets, known = asked.targets_for(spec.n_items), known_events(log, spec.n_items)
     user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
@@ -230,7 +233,7 @@ def _model_scorers(
     def queries_at(request: RequestTimes | None) -> Float32:
         return user_vectors(model, known, user_idx=user_idx, history=history, request=request)
 
-    def scorer(queries: Float32) -> Scorer:
+    def scorer(queries: Float32, trend: Trend | None) -> Scorer:
         return memory_scorer(model, memory, queries, known, targets, trend=trend)
 
     def trend_of_period(*, streaming: bool) -> Trend | None:
@@ -238,9 +241,9 @@ def _model_scorers(
         return trend_at(index, targets)
 
     streaming = asked.evaluate.streaming
-    trend = trend_of_period(streaming=streaming)
+    trend, frozen = (trend_of_period(streaming=one) for one in (streaming, False))
     queries = queries_at(request_times(asked.events, targets, n_items=spec.n_items))
-    yield MODEL, scorer(queries)
+    yield MODEL, scorer(queries, trend)
     if spec.reads_request:
         at_scoring = request_at_scoring(
             cut.as_of(asked.events),
@@ -249,11 +252,10 @@ def _model_scorers(
             history=history,
             session_gap_seconds=asked.session_gap_seconds,
         )
-        yield AT_SCORING, scorer(queries_at(at_scoring))
-        yield WITHOUT_REQUEST, scorer(queries_at(None))
+        yield AT_SCORING, scorer(queries_at(at_scoring), frozen)
+        yield WITHOUT_REQUEST, scorer(queries_at(None), trend)
     if streaming and model.config.trend_hours is not None:
-        frozen = trend_of_period(streaming=False)
-        yield FROZEN_TREND, memory_scorer(model, memory, queries, known, targets, trend=frozen)
+        yield FROZEN_TREND, scorer(queries, frozen)
     if memory.config.terms:
         yield (
             NETWORKS,

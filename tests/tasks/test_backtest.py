@@ -12,8 +12,9 @@ import yaml
 from flows.workspace import effective_params
 from recsys_core.artifacts import read_json, sha256
 from recsys_core.config import Params, check_params
+from recsys_core.data.cuts import MICROSECONDS_PER_HOUR
 from recsys_core.errors import ConfigError, ContractError
-from recsys_core.evaluation.backtest import Origin, first_origin
+from recsys_core.evaluation.backtest import Origin, first_origin, frame_starts
 from recsys_core.evaluation.metrics import metric_of
 from recsys_core.layout import STAGES, Layout
 from recsys_core.sections import Backtest
@@ -23,11 +24,12 @@ from tasks.backtest import (
     end_of,
     origin_overrides,
     origins,
+    origins_of,
     window_of,
 )
 from tasks.edges.backtest import run as join
 from tests.conftest import CHECKOUT, TINY
-from tests.small_logs import contents, run_stages
+from tests.small_logs import contents, run_stages, small_card
 
 BACKTEST = Backtest(frame_hours=12.0, frames=3, valid_hours=24.0, retrain=2)
 SMALL = (
@@ -213,8 +215,25 @@ def test_overrides_are_params_of_an_origin() -> None:
 )
 def test_what_cannot_be_asked_in_frames_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_backtest(params_of(CHECKOUT / "runs" / "x", *overrides), "absolute")
+        check_backtest(params_of(CHECKOUT / "runs" / "x", *overrides), small_card())
     good = params_of(CHECKOUT / "runs" / "x")
-    check_backtest(good, "relative")
+    relative, rank = (
+        {"kind": kind, "unit": unit} for kind, unit in (("relative", "s"), ("rank", None))
+    )
+    check_backtest(good, small_card(time=relative))
     with pytest.raises(ConfigError, match="the frames of a backtest are hours"):
-        check_backtest(good, "rank")
+        check_backtest(good, small_card(time=rank, sessions={"kind": "none"}))
+    with pytest.raises(ConfigError, match="arrives in deliveries"):
+        check_backtest(good, small_card(snapshot={"row_key": ["line"]}))
+
+
+def test_frames_of_a_skipped_origin_stay_with_the_one_before(done: Layout) -> None:
+    """Between two others, and at the end: what is asked of each is joined without a gap."""
+    every = replace(BACKTEST, frames=4, frame_hours=6.0, valid_hours=3.0, retrain="every")
+    events = read_events(Layout(done.origin(0)).events)
+    starts = frame_starts(every, end_of(done))
+    quiet = (events.timestamp >= starts[2] - 3 * MICROSECONDS_PER_HOUR) & (
+        events.timestamp < starts[2]
+    )
+    found = origins_of(events.where(~quiet), every, starts)
+    assert [(one.first, one.last) for one in found] == [(0, 4), (1, 3), (3, 4)]

@@ -18,6 +18,7 @@ from recsys_core.layout import Layout
 from recsys_core.serving.bundle import read_bundle
 from recsys_core.serving.shards import read_score_run
 from recsys_core.tables import USER_VOCABULARY, read_events, write_table
+from recsys_core.training.rewards import Rewards
 from tasks.check_fields import check_fields
 from tasks.cuts import read_cuts
 from tasks.edges import score
@@ -256,7 +257,8 @@ def test_a_context_column_that_the_file_lacks_ends_ingest(tmp_path: Path) -> Non
 def test_a_checkpoint_belongs_to_the_fields_that_it_read(layout: Layout, tmp_path: Path) -> None:
     def fingerprint(layout: Layout, *reads: str) -> str:
         params = params_with(layout, *reads).train_rnn
-        return TrainingData.read(layout, "train_rnn", params).fingerprint
+        rule = Rewards.of(params)
+        return TrainingData.read(layout, "train_rnn", params, reward_rule=rule).fingerprint
 
     other = Layout(Path(shutil.copytree(layout.root, tmp_path / "other", symlinks=True)))
     assert fingerprint(layout, *READS) == fingerprint(other, *READS)

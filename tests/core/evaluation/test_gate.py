@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_core.errors import ContractError
-from recsys_core.evaluation.gate import AT_SCORING, CANDIDATE, Verdict, judge
+from recsys_core.evaluation.gate import AT_SCORING, CANDIDATE, FROZEN_TREND, Verdict, judge
 from recsys_core.rng import generator
 from recsys_core.sections import Gate
 from recsys_core.tables import RANKS
@@ -66,7 +66,16 @@ def test_a_candidate_is_judged_as_scoring_will_ask_it() -> None:
 
 
 def test_both_know_the_rows_by_the_same_names() -> None:
-    assert (evaluate.MODEL, evaluate.AT_SCORING) == (CANDIDATE, AT_SCORING)
+    of_stage = (evaluate.MODEL, evaluate.AT_SCORING, evaluate.FROZEN_TREND)
+    assert of_stage == (CANDIDATE, AT_SCORING, FROZEN_TREND)
+
+
+def test_a_model_that_streams_is_judged_by_one_trend_for_all() -> None:
+    """Scoring has no other."""
+    floor, better, worse = ([rank] * USERS for rank in (2, 1, 3))
+    rows = {CANDIDATE: better, FROZEN_TREND: worse, "recent_popularity": floor}
+    judged = judge(ranks_table(rows), GATE, metric="mrr@20", draws=500, rng=generator(1, "gate"))
+    assert (judged.passed, judged.candidate) == (False, FROZEN_TREND)
 
 
 def noisy(share: float, seed: int) -> list[int]:

@@ -74,17 +74,17 @@ def test_a_new_item_is_scored_by_its_features_and_the_old_ones_as_before(
     assert all(np.array_equal(model.to_arrays()[name], value) for name, value in before.items())
 
 
-def test_who_had_a_new_item_is_folded_in_as_if_they_had_not() -> None:
+def test_a_new_item_says_nothing_of_a_direction_to_fold_in() -> None:
     """Of the new event its place alone is known."""
     model = make_model(features=DECODER)
     grown = with_new_items(model, new_rows(model))
-    assert not grown.fold_in.items[N_ITEMS + 1 :].any()
     np.testing.assert_array_equal(grown.fold_in.items[: N_ITEMS + 1], model.fold_in.items)
     one, other = [3, 9, N_ITEMS + 2], [3, 9, N_ITEMS + 5]
-    events = make_events([one, other])
-    users, history = np.array([1, 2]), np.array([3, 3])
+    events = make_events([one, other, [N_ITEMS + 2, N_ITEMS + 5, N_ITEMS + 2]])
+    users, history = np.array([1, 2, 3]), np.array([3, 3, 3])
     found = grown.fold_in.vectors(events, users, count=history)
     np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[2], 0.0, atol=1e-6)
 
 
 def test_a_new_item_in_the_history_is_read() -> None:

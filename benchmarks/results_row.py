@@ -46,7 +46,8 @@ def _facts(found: Found) -> str:
         f"{targets['known']:,} of known items, {targets['new_user']:,} of new users; seen filter "
         f"{'on' if found['params']['evaluate']['seen_filter'] else 'off'}.",
         f"{'Seeds' if len(seeds) > 1 else 'One seed,'} {', '.join(map(str, seeds))}"
-        f"{apart if len(seeds) > 1 else ''}; {total:,.0f} seconds in all on {found['device']}, "
+        f"{apart if len(seeds) > 1 else ''}; {total:,.0f} seconds (of a stage that "
+        f"was interrupted, its last start alone) on {found['device']}, "
         f"{' and '.join(machines)}; commit {found['commit'][:10]}"
         + (", with changes that were not committed." if found["changed_since"] else "."),
         *([row["note"]] if row["note"] else []),

@@ -117,6 +117,7 @@ def ingested(
         (layout.item_features, described("item") if items is None else items),
         (layout.user_features, described("user") if users is None else users),
     ):
+        path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(table), path)
     return layout
 

@@ -153,7 +153,7 @@ def test_the_page_has_a_line_for_each_case(runs: Path) -> None:
     assert "| session | 0.6667" in text
     assert "| plain | " in text
     assert "| session, without the request's time | " in text
-    assert "Seeds 1, 2; 40 seconds in all on cpu, 2 CPUs of a CPU; commit cccccccccc." in text
+    assert "Seeds 1, 2; on cpu, 2 CPUs of a CPU; commit cccccccccc." in text
     assert experiments_page({}) == ""
 
 
@@ -243,6 +243,7 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_the_catalogue() -> Non
         features=None,
         trend_hours=None,
         trend_temperature=1.0,
+        rating=False,
     )
     events = hrnn_sampled.drawn_events(20, items=50, rng=generator(1, "drawn"))
     # rows and biases of a model that nobody trained are zero

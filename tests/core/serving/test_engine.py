@@ -247,7 +247,7 @@ def test_nan_is_refused(engine: ScoringEngine, bundle: Bundle, events: Events) -
     broken[7] = np.nan
     with pytest.raises(ModelError, match="1 of 10 users have NaN scores"):
         engine.run({**inputs, "user_vector": broken})
-    items, _ = engine.run(inputs)
+    items, *_ = engine.run(inputs)
     assert len(items) == len(USERS)
 
 

@@ -47,7 +47,7 @@ class Asked:
     encoding: FeatureEncoding
     warm: Encoded
     cold: Encoded
-    order: Int64  # (V,) where item idx - 1 stands among the split's warm items
+    n_items: int
 
 
 def read_asked(layout: Layout, split: ColdSplit, log: pa.Table) -> Asked:
@@ -70,7 +70,7 @@ def read_asked(layout: Layout, split: ColdSplit, log: pa.Table) -> Asked:
         encoding=encoding,
         warm=encode(encoding, table, items.ids),
         cold=encode(encoding, table, split.cold_items),
-        order=pc.index_in(items.ids, value_set=split.warm_items).to_numpy().astype(np.int64),
+        n_items=len(items.ids),
     )
 
 

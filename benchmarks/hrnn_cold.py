@@ -226,7 +226,7 @@ def models_of(
     """
     one = next(iter(layouts.values()))
     events = read_events(one.events)
-    n_items = len(asked.order)
+    n_items = asked.n_items
     counts = np.diff(events.offsets)
     popularity = np.bincount(events.item_idx, minlength=n_items + 1)[1:].astype(np.float32)
     own = user_items(

@@ -220,7 +220,6 @@ def _check_card(params: Params, checkout: Path) -> None:
     from tasks.card_settings import check_settings
     from tasks.check_fields import check_fields
     from tasks.feature_kinds import kinds_read
-    from tasks.value_column import check_ratings
 
     path = Layout(checkout).card(params.ingest.dataset)
     if not path.is_file():
@@ -233,7 +232,6 @@ def _check_card(params: Params, checkout: Path) -> None:
     kinds_read(params.features, {name: one.kind for name, one in card.item_features.items()})
     check_settings(card, params.train_rnn)
     check_fields(params.train_rnn, card)
-    check_ratings(params.train_rnn, value=card.columns.value)
     check_clock(
         Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,

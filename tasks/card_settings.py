@@ -35,6 +35,11 @@ def settings_without_use(card: DatasetCard, train_rnn: TrainRnn) -> Iterator[str
                 f"train_rnn.reads names {read}, but {why}, or run with "
                 f"-S 'train_rnn.reads=[{others}]'{instead}"
             )
+    if train_rnn.rating and card.columns.value is None:
+        yield (
+            "train_rnn.rating is true, but the card names no column of values (columns.value); "
+            "name it there, or run with -S train_rnn.rating=false"
+        )
     lacking = sorted(set(train_rnn.rewards) - set(card.kept_types))
     if lacking:
         kept = {name: one for name, one in train_rnn.rewards.items() if name not in lacking}

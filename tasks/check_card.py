@@ -39,7 +39,6 @@ from tasks.sample import (
 )
 from tasks.settings import read_settings
 from tasks.stages import ingest, sessionize, validate
-from tasks.value_column import check_ratings
 
 
 def check_card(
@@ -64,8 +63,6 @@ def check_card(
         report.problems += settings_without_use(card, params.train_rnn)
         with _as_problem(report):
             check_fields(params.train_rnn, card)
-        with _as_problem(report):
-            check_ratings(params.train_rnn, value=card.columns.value)
         with _as_problem(report):
             check_clock(
                 Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),

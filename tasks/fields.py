@@ -47,7 +47,7 @@ def known_fields(
     """
     if not reads_fields(reads):
         return None
-    card = read_json(layout.resolved_card)
+    card = read_json(layout.declared_features)
     kinds = field_kinds(
         reads,
         context=card["context"],

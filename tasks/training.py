@@ -191,9 +191,10 @@ def _digests_of_features(layout: Layout, sections: Sequence[Features]) -> dict[s
 
 
 def _digests_of_fields(layout: Layout, sections: Sequence[TrainRnn]) -> dict[str, str]:
-    """The card, and the tables of the log and of users, where a section reads any field."""
+    """What the card says of fields, and the tables of log and users, where a section reads any."""
     read = any(reads_fields(section.reads) for section in sections)
-    files = (layout.resolved_card, layout.valid_interactions, layout.user_features) if read else ()
+    declared = (layout.declared_features, layout.valid_interactions, layout.user_features)
+    files = declared if read else ()
     return {
         path.relative_to(layout.root).as_posix(): sha256(path) for path in files if path.exists()
     }

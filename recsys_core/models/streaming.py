@@ -11,7 +11,7 @@ it; of a transition the time is that of its later event. Nothing of the request'
 The items are those of a vocabulary that stays: events of others count nowhere.
 
 Counts slide from one request of a batch to the next in time, so a batch costs one pass over the
-events between its first request and its last, and B V for its scores.
+events up to its last request, and B V for its scores.
 """
 
 from collections.abc import Iterator

@@ -50,7 +50,7 @@ def run(*, layout: Layout, ingest: Ingest) -> None:
         log, items, users, parts = _open(connection, card, folder, layout)
         write_json(
             layout.declared_features,
-            card.model_dump(mode="json", include={"item_features", "user_features"}),
+            card.model_dump(mode="json", include={"item_features", "user_features", "context"}),
         )
         report = ingest_interactions(connection, log, card=card, path=layout.interactions)
         if items is not None and card.item_features:

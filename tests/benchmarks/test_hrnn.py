@@ -28,10 +28,11 @@ from benchmarks.training_case import heard
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import check_params, read_yaml
 from recsys_core.errors import ContractError
-from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
+from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.rng import generator
 from recsys_core.tables import RANKS, write_table
 from tests.benchmarks.test_training import EVENTS, LEAVE_ONE_OUT, USERS, with_params
+from tests.serving_world import make_model
 from tests.small_logs import REAL_LOGS, params_for, run_stages
 
 NAMES = sorted(path.stem for path in HRNN_ROWS.glob("*.yaml"))
@@ -222,29 +223,7 @@ def test_what_follows_is_of_the_same_topic_half_of_the_time() -> None:
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_the_catalogue() -> None:
-    config = TwoTimeScaleConfig(
-        n_items=50,
-        dim=4,
-        backbone="gru",
-        hidden=4,
-        depth=1,
-        ffn=1,
-        reads=(),
-        time_dim=1,
-        n_types=1,
-        score="dot",
-        temperature=1.0,
-        t_star=5,
-        window=8,
-        fold_in_l2=1.0,
-        fold_in_limit=8,
-        ablation="one_rnn",
-        free_users=0,
-        features=None,
-        trend_hours=None,
-        trend_temperature=1.0,
-        rating=False,
-    )
+    config = make_model(n_items=50).config
     events = hrnn_sampled.drawn_events(20, items=50, rng=generator(1, "drawn"))
     # rows and biases of a model that nobody trained are zero
     found = hrnn_sampled.perplexity_of(TwoTimeScale(config), events)

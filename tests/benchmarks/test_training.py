@@ -3,6 +3,7 @@
 import doctest
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from benchmarks.training_case import SEQUENCES, Case, Meter, heard, say
 from benchmarks.training_work import PRODUCTS, ours_per_target, plain_gru_per_target
 from recsys_core.config import read_yaml
 from recsys_core.layout import Layout
-from recsys_core.models.two_time_scale import InactiveNetwork, TwoTimeScaleConfig
+from recsys_core.models.two_time_scale import InactiveNetwork
 from recsys_core.tables import check_events
+from tests.serving_world import make_model
 from tests.small_logs import START, params_for, run_stages, workspace
 
 USERS, EVENTS, ITEMS = 40, 1_200, 30
@@ -118,29 +120,8 @@ def test_a_case_comes_through_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_matrix_is_counted_once_and_its_gradients(backbone: Any) -> None:
     """In a network that reads an event once, a weight is one multiply-add."""
-    config = TwoTimeScaleConfig(
-        n_items=9,
-        dim=12,
-        backbone=backbone,
-        hidden=20,
-        depth=1,
-        ffn=3,
-        reads=(),
-        time_dim=0,
-        n_types=1,
-        score="dot",
-        temperature=1.0,
-        t_star=5,
-        window=8,
-        fold_in_l2=1.0,
-        fold_in_limit=8,
-        ablation="none",
-        free_users=0,
-        features=None,
-        rating=False,
-        trend_hours=None,
-        trend_temperature=1.0,
-    )
+    sizes = {"dim": 12, "hidden": 20, "depth": 1, "ffn": 3, "reads": (), "time_dim": 0}
+    config = replace(make_model().config, backbone=backbone, **sizes)
     matrices = sum(p.numel() for p in InactiveNetwork(config).parameters() if p.dim() == 2)
     counted = ours_per_target(backbone, width=20, dim=12, ffn=3, scored=7)
     assert counted == PRODUCTS * (matrices + 7 * 12)

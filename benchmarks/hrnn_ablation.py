@@ -1,11 +1,12 @@
 """`make bench-hrnn ROW=ablation`: what each thing that is read is worth (HRNN-meta, table 1).
 
-    popularity                how often each item was taken
-    last_item_features        the features of the last item, and nothing before it: a window of one
-                              event, in which items are features alone (lambda 1)
-    sequence                  the items of the history, and the gaps between them
-    sequence_item             with the features of items, mixed with what their ids say
-    sequence_item_feedback    with the type and the value of each event
+    popularity                     how often each item was taken
+    last_item_features             the features of the last item, and nothing before it: a window
+                                   of one event, items as features alone (lambda 1)
+    sequence                       the items of the history, and the gaps between them
+    sequence_user                  with what is known of the user
+    sequence_user_item             with the features of items, mixed with what their ids say
+    sequence_user_item_feedback    with the type and the value of each event
 
 Each case is compared with the one before it.
 """

@@ -239,14 +239,15 @@ def test_cases_run_from_their_log_to_the_page(tmp_path: Path) -> None:
     params = merged(
         row.params, {"train_embeddings": {"dim": 8, "max_epochs": 1}, "train_rnn": tiny}
     )
-    cases = {name: row.cases[name] for name in ("last_item_features", "sequence_item_feedback")}
+    names = ("last_item_features", "sequence_user_item_feedback")
+    cases = {name: row.cases[name] for name in names}
     small = Row(**{**vars(row), "params": params, "cases": cases})
     run_cases(small, 1, runs=tmp_path, logs=REAL_LOGS)
     found = hrnn_ablation.merged([small], runs=tmp_path)
     names = [case["name"] for case in found["tables"][0]["cases"]]
     assert names == [POPULARITY, *cases]
     text = experiments_page({"ablation": found})
-    assert "| sequence_item_feedback | " in text
+    assert "| sequence_user_item_feedback | " in text
 
 
 def test_a_case_is_measured_on_what_it_trains_on(

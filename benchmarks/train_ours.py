@@ -92,6 +92,7 @@ def params_of(case: Case, base: TrainRnn) -> TrainRnn:
         field_dropout=0.0,
         trend_hours=None,
         trend_temperature=1.0,
+        trend_refresh_hours=None,
         rewards={},
         low_value=None,
         low_value_reward=0.0,

@@ -77,8 +77,10 @@ class TrainRnn:
     `temperature` is of the score `cosine`, `score_penalty` of the loss `bpr_max`; `item_pull` is
     the L2 pull of item vectors to stage one; `warmup` is the share of the first epoch in which the
     learning rates rise; `trend_hours` is the window of the trend and `trend_temperature` what its
-    logarithm is divided by (`models/trend.py`); `max_epochs_apart` and `apart_rate`, a factor of
-    the learning rates, are of the epochs after one network has become two (`training/fit_rnn.py`).
+    logarithm is divided by, and training sees it as it was at the latest of moments that lie
+    `trend_refresh_hours` apart, null: at each event (`models/trend.py`); `max_epochs_apart` and
+    `apart_rate`, a factor of the learning rates, are of the epochs after one network has become two
+    (`training/fit_rnn.py`).
     `rewards` says what an event of a type is worth, from 0 to 1, others 1; one with a value of at
     most `low_value` is worth no more than `low_value_reward`: what is worth less than an item is on
     average pushes it down (`training/losses.py`). With `rating` the values of events are predicted
@@ -120,6 +122,7 @@ class TrainRnn:
     half_life_days: float | None
     trend_hours: float | None
     trend_temperature: float
+    trend_refresh_hours: float | None
     rewards: dict[str, float]
     low_value: float | None
     low_value_reward: float
@@ -142,6 +145,13 @@ class TrainRnn:
             _positive(self, "trend_hours")
             if self.trend_hours * 60 < 1:
                 raise ValueError(f"trend_hours is {self.trend_hours}, it must be at least a minute")
+        if self.trend_refresh_hours is not None:
+            _positive(self, "trend_refresh_hours")
+            if self.trend_hours is None:
+                raise ValueError(
+                    f"trend_refresh_hours is {self.trend_refresh_hours:g} and trend_hours null: "
+                    "there is no trend to refresh; set trend_hours, or this to null"
+                )
         _positive(self, "learning_rate_inactive", "learning_rate_active", "learning_rate_items")
         if self.negatives != "auto":
             _positive(self, "negatives")

@@ -43,6 +43,7 @@ STAGE_TWO = TrainRnn(
     field_dropout=0.1,
     trend_hours=None,
     trend_temperature=1.0,
+    trend_refresh_hours=None,
     rewards={},
     low_value=None,
     low_value_reward=0.0,

@@ -14,6 +14,10 @@ of a window may not count yet. All requests of one slot see the same, and an ite
 often has one count a slot instead of one an event: that is what makes a trend cheap to train with.
 Training asks at the time of each event, evaluation at the cut at the latest or, streaming, at each
 target's own time, scoring at its `as_of`, all by this one rule.
+
+A table that is published once a day is asked all day by the trend of that morning. A network that
+has learned beside a trend of the last minute trusts it too much then. So training may ask for the
+trend as it was at the latest of some regular moments (`Refresh`).
 """
 
 from dataclasses import dataclass
@@ -37,6 +41,18 @@ SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
+class Refresh:
+    """Moments at which a trend is counted anew: every `every_us` before and after `anchor`."""
+
+    every_us: int
+    anchor: int
+
+    def latest(self, at: Int64) -> Int64:
+        """The latest moment that is not after each of the times. (B,)"""
+        return self.anchor + (at - self.anchor) // self.every_us * self.every_us
+
+
+@dataclass(frozen=True)
 class TrendIndex:
     """Counts of items by slot: one entry for each item and slot with an event of it.
 
@@ -46,6 +62,7 @@ class TrendIndex:
 
     slot_us: int
     until: int | None
+    refresh: Refresh | None
     temperature: float
     first_slot: int
     span: int
@@ -98,8 +115,13 @@ class TrendIndex:
         return np.where(items == 0, 0.0, log_share).astype(np.float32)
 
     def slot_of(self, at: Int64) -> Int64:
-        """The slot of each time that is asked for; of a frozen trend at most that of its end."""
-        return (at if self.until is None else np.minimum(at, self.until)) // self.slot_us
+        """The slot of each time that is asked for: of a frozen trend at most that of its end, of a
+        refreshed one that of the latest refresh."""
+        if self.until is not None:
+            at = np.minimum(at, self.until)
+        if self.refresh is not None:
+            at = self.refresh.latest(at)
+        return at // self.slot_us
 
     def _log_total(self, slots: Int64) -> Float64:
         """Logarithm of the events in the window, one added for each item. (Q,)"""
@@ -236,7 +258,9 @@ class HasTrend(Protocol):
     def trend_temperature(self) -> float: ...
 
 
-def trend_of(config: HasTrend, events: Events, *, until: int | None) -> TrendIndex | None:
+def trend_of(
+    config: HasTrend, events: Events, *, until: int | None, refresh: Refresh | None = None
+) -> TrendIndex | None:
     """The trend of a model's configuration; None where it has none. See `index_trend`."""
     if config.trend_hours is None:
         return None
@@ -246,6 +270,7 @@ def trend_of(config: HasTrend, events: Events, *, until: int | None) -> TrendInd
         window_seconds=config.trend_hours * SECONDS_PER_HOUR,
         temperature=config.trend_temperature,
         until=until,
+        refresh=refresh,
     )
 
 
@@ -269,12 +294,14 @@ def index_trend(
     window_seconds: float,
     temperature: float,
     until: int | None,
+    refresh: Refresh | None = None,
 ) -> TrendIndex:
     """The index of all events of the first `n_items` items; those of other items count nowhere.
 
     With `until` (microseconds) what happened then or later is unknown, and later requests see the
-    window that ends there: a trend frozen at a cut. None: each sees whatever came before it. A
-    temperature below 1 makes more of the trend, one above 1 less, infinity nothing.
+    window that ends there: a trend frozen at a cut. None: each sees whatever came before it, with
+    `refresh` before the latest refresh. A temperature below 1 makes more of the trend, one above 1
+    less, infinity nothing.
     """
     kept = np.asarray(events.item_idx) <= n_items
     slot_us = max(1, round(window_seconds * 1e6 / SLOTS))
@@ -290,6 +317,7 @@ def index_trend(
     return TrendIndex(
         slot_us=slot_us,
         until=until,
+        refresh=refresh,
         temperature=temperature,
         first_slot=first_slot,
         span=span,

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recsys_core.data.cuts import MICROSECONDS_PER_HOUR
 from recsys_core.models.embeddings import Embeddings
-from recsys_core.models.trend import trend_of
+from recsys_core.models.trend import Refresh, trend_of
 from recsys_core.models.two_time_scale import (
     ActiveNetwork,
     InactiveNetwork,
@@ -149,7 +150,7 @@ class RnnTrainer:
         """What is minimised; its item table begins as the model's."""
         params, model = self._params, self.model
         # of a target only what came before it counts, so that nothing after the cut ever does
-        trend = trend_of(model.config, self._log.events, until=None)
+        trend = trend_of(model.config, self._log.events, until=None, refresh=self._refresh())
         if params.ablation == "no_stage1":
             params = replace(params, item_pull=0.0)  # there is nothing to be near to
         values = torch.cat(
@@ -172,6 +173,14 @@ class RnnTrainer:
             mixing=self._mixing,
             trend=trend,
         )
+
+    def _refresh(self) -> Refresh | None:
+        """When the trend that training sees is refreshed, the last time at the cut."""
+        hours = self._params.trend_refresh_hours
+        if hours is None:
+            return None
+        anchor = self._log.cut.one_time("trend_refresh_hours")
+        return Refresh(every_us=round(hours * MICROSECONDS_PER_HOUR), anchor=anchor)
 
     def epoch(self, number: int) -> Iterator[tuple[int, int, float]]:
         """One pass over the windows of the phase; see `loop.Trainer`."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_core.data.events import Events
-from recsys_core.models.trend import SLOTS, TrendIndex, TrendSlide, index_trend
+from recsys_core.models.trend import SLOTS, Refresh, TrendIndex, TrendSlide, index_trend
 
 V = 5
 SECOND = 1_000_000
@@ -45,6 +45,7 @@ def trend(
     window_seconds: float = 60.0,
     temperature: float = 1.0,
     until: int | None = None,
+    refresh: Refresh | None = None,
 ) -> TrendIndex:
     return index_trend(
         events,
@@ -52,6 +53,7 @@ def trend(
         window_seconds=window_seconds,
         temperature=temperature,
         until=until,
+        refresh=refresh,
     )
 
 
@@ -253,3 +255,19 @@ def _ranks(index: TrendIndex, *, at: Int64, item: Int64) -> Int64:
         place = len(ahead) - np.searchsorted(ahead, own)
         ranks[rows] = np.where(own > shares[1:].min(), place, index.n_items)
     return ranks
+
+
+def test_a_refreshed_trend_is_as_old_as_the_latest_refresh() -> None:
+    events = events_of([1, 2, 3], [30.0, 95.0, 155.0])
+    index = trend(events, refresh=Refresh(every_us=60 * SECOND, anchor=int(at(180.0)[0])))
+    # refreshed at 0, 60, 120 and 180 seconds, whatever is asked for between them
+    asked, refreshed = at(59.0, 60.0, 119.0, 120.0, 179.5, 180.0), at(0, 60, 60, 120, 120, 180)
+    fresh = trend(events).log_share(refreshed, None)
+    np.testing.assert_array_equal(index.log_share(asked, None), fresh)
+    items = np.array([1, 1, 3, 3, 2, 3])
+    each = index.log_share_each(asked, items)
+    np.testing.assert_array_equal(each, fresh[np.arange(6), items])
+    assert each[0] < each[1], "the first event counts from 60 seconds on"
+    np.testing.assert_array_equal(
+        TrendSlide(index).offsets(asked).base, trend(events).offset(refreshed, np.array([5]))[:, 0]
+    )

@@ -253,3 +253,21 @@ def test_validation_asks_for_what_was_wanted_and_counts_the_rest() -> None:
     assert drawn["not_drawn"] > 0
     with pytest.raises(DataError, match=f"all {found} successive targets of the validation period"):
         validation(Rewards({"buy": 0.0, "return": 0.0}))
+
+
+def test_training_sees_the_trend_of_the_latest_refresh() -> None:
+    events, cut = fashion_events(users=60), START + CUT_HOUR * HOUR
+    log = LogUntil(events, Cut.at(events, cut, n_items=N_ITEMS))
+    params = replace(ONE, trend_hours=1.0, dropout=0.0)
+    nothing = trained(log, replace(params, trend_temperature=1e9), epochs=1)
+    # the last refresh is at the cut, the one before it before any event: nobody has seen a trend
+    never = trained(log, replace(params, trend_refresh_hours=float(HOURS)), epochs=1)
+    np.testing.assert_allclose(never.item_bias.detach(), nothing.item_bias.detach(), atol=1e-5)
+    daily = trained(log, replace(params, trend_refresh_hours=CUT_HOUR / 2), epochs=1)
+    difference = (daily.item_bias - nothing.item_bias).abs().max()
+    assert difference > 0.01, "half of the log has seen that of its middle"
+
+
+def test_a_refresh_without_a_trend_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no trend to refresh"):
+        replace(ONE, trend_refresh_hours=24.0)

@@ -47,7 +47,9 @@ def run(layout: Layout, name: str) -> None:
     evaluate, seed, metric = params.evaluate, params.seed, params.first_metric
     events = read_events(layout.events)
     cuts = read_cuts(layout, events)
-    validation = validation_of(events, cuts, evaluate, metric_name=metric, seed=seed)
+    validation = validation_of(
+        events, cuts.validation_period, evaluate=evaluate, metric_name=metric, seed=seed
+    )
 
     def fitted(cut: Cut, settings: Any) -> Any:
         return fit(events, cut.counts, n_items=cut.n_items, settings=settings, seed=seed)

@@ -234,7 +234,9 @@ class TrainMemory:
     popularity are counted, null the whole log. Similar items are those of the best on validation
     of item-item models: ease with each of the ridges `similar_ease`, where the catalogue is not
     too large for it, and item_knn with each of the shrinkages `similar_item_knn`. `targets` is how
-    many of the validation period the numbers are fitted on, in `steps` steps at least."""
+    many of the validation period the numbers are fitted on, in `steps` steps at least. With
+    `origins` above 1 they are fitted on so many periods, the others before it and as long, and
+    networks of before each (`tasks/origins.py`); `targets` is of all of them together."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     terms: tuple[MemoryTerm, ...]
@@ -248,10 +250,11 @@ class TrainMemory:
     similar_item_knn: tuple[float, ...]
     targets: int
     steps: int
+    origins: int
 
     def __post_init__(self) -> None:
         _positive(self, "length", "next_length", "similar_length", "neighbours", "hidden")
-        _positive(self, "targets", "steps")
+        _positive(self, "targets", "steps", "origins")
         for name in ("terms", "windows", "similar_ease", "similar_item_knn"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -47,7 +47,9 @@ def choose_groups(
 
     Without windows nothing is recent, so recent popularity is not ranked then.
     """
-    validation = validation_of(events, cuts, evaluate, metric_name=first_metric, seed=seed)
+    validation = validation_of(
+        events, cuts.validation_period, evaluate=evaluate, metric_name=first_metric, seed=seed
+    )
     known = known_events(events, cuts.valid.n_items)
 
     def value(model: HistoryModel) -> float:

@@ -85,6 +85,9 @@ def check_clock(
         windows = ", ".join("null" if one is None else f"{one:g}" for one in train_memory.windows)
         found = f"train_memory.windows is [{windows}] (there are no hours)"
         refused.append((found, "'train_memory.windows=[null]'"))
+    if train_memory is not None and train_memory.origins > 1:
+        found = f"train_memory.origins is {train_memory.origins} (no period is as long as another)"
+        refused.append((found, "train_memory.origins=1"))
     for unit in ("hours", "minutes"):
         if evaluate is not None and getattr(evaluate, f"recent_{unit}"):
             windows = ", ".join(f"{one:g}" for one in getattr(evaluate, f"recent_{unit}"))

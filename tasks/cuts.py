@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.artifacts import read_json
-from recsys_core.data.cuts import Cuts, cuts_of
+from recsys_core.data.cuts import Cuts, Period, cuts_of
 from recsys_core.data.events import Events
 from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
@@ -27,20 +27,21 @@ def read_cuts(layout: Layout, events: Events) -> Cuts:
 
 def validation_of(
     events: Events,
-    cuts: Cuts,
-    evaluate: Evaluate,
+    period: Period,
     *,
+    evaluate: Evaluate,
     metric_name: str,
     seed: int,
     wanted: npt.NDArray[np.bool_] | None = None,
 ) -> Validation:
-    """Validation targets, asked and ranked as those of the test; the same ones for every model.
+    """Targets of the validation period, or one before it, asked and ranked as those of the test;
+    the same ones for every model.
 
     With `wanted` (N,) of these only the events that it marks.
     """
     return Validation(
         events,
-        period=cuts.validation_period,
+        period=period,
         kind=evaluate.targets,
         seen_filter=evaluate.seen_filter,
         streaming=evaluate.streaming,

@@ -124,12 +124,13 @@ def fit_model(
     epochs: Mapping[str, int],
     seed: int,
     features: KnownFeatures | None,
+    name: str = "refit",
 ) -> TwoTimeScale:
     """Stage two on everything known at `cut`, `features` too, for the epochs of each phase chosen
-    before."""
+    before; each cut has a `name` of its own."""
 
     def fit(phase: Phase, trainer: RnnTrainer) -> None:
-        data.fit(trainer, phase=f"refit-{phase}", max_epochs=epochs[phase], patience=None)
+        data.fit(trainer, phase=f"{name}-{phase}", max_epochs=epochs[phase], patience=None)
 
     log = data.log_until(cut)
     return _trained(

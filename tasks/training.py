@@ -102,8 +102,8 @@ class TrainingData:
         reward above 0."""
         return validation_of(
             self.events,
-            self.cuts,
-            evaluate,
+            self.cuts.validation_period,
+            evaluate=evaluate,
             metric_name=metric_name,
             seed=seed,
             wanted=self.reward_rule.wanted(self.events, self.type_names),

@@ -191,6 +191,12 @@ class Memory(nn.Module):
             for mine, fitted in zip(self.parameters(), other.parameters(), strict=True):
                 mine.copy_(fitted)
 
+    def share_numbers(self, other: "Memory") -> None:
+        """Have the fitted numbers of another memory of the same terms for one's own: what is
+        learned by one is known to both."""
+        self.network, self.coefficients = other.network, other.coefficients
+        self.power, self.log_scale, self.own = other.power, other.log_scale, other.own
+
     def described(self) -> dict[str, dict[str, float]]:
         """The fitted numbers of terms that have a coefficient, for reports."""
         rows = [("networks", self.network, None), *self._numbers()]

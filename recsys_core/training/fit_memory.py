@@ -1,12 +1,16 @@
 """Fits the few numbers of a memory on validation: how much each term counts, and for whom.
 
+One day may be unlike all others, and what is fitted on it is then wrong for every other. So there
+may be several origins: moments at which networks and tables knew what there was to know, and
+targets of the time after each. The numbers are the same for all of them.
+
 Loss: the mean over queries of -log softmax(s)[target] over the candidates, the targets of one query
 sharing its weight, for targets that the tables have not counted; and the square of the weights of
 the network that scores own items. Some thousand targets fix some hundred numbers, so nothing is
 held back to stop by; but a few hundred steps are needed however few targets there are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,56 +50,53 @@ class EpochOfMemory:
     loss: float
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What was known at a moment, and what was asked for after it.
+
+    `memory` has the tables of that moment; `queries` (N, D) are the networks' for `targets`, all of
+    which are `candidates` (V + 1,); `known` are the events of items that were known. `trend` is
+    that of `targets`.
+    """
+
+    model: TwoTimeScale
+    memory: Memory
+    queries: npt.NDArray[np.float32]
+    known: Events
+    targets: Targets
+    candidates: npt.NDArray[np.bool_]
+    trend: Trend | None = None
+
+
 def fit_memory(
-    model: TwoTimeScale,
-    memory: Memory,
+    origins: Sequence[Origin],
     *,
-    queries: npt.NDArray[np.float32],
-    known: Events,
     events: Events,
-    targets: Targets,
-    candidates: npt.NDArray[np.bool_],
     seen_filter: bool,
     steps: int,
     rng: np.random.Generator,
-    trend: Trend | None = None,
 ) -> Iterator[EpochOfMemory]:
-    """Fit the numbers of `memory` in place, in whole epochs of `steps` steps at least.
+    """Fit the numbers that the memories of all origins share, in place, in whole epochs of `steps`
+    steps at least.
 
-    `queries` (N, D) are the networks' for `targets`, all of which are `candidates` (V + 1,);
-    `known` are the events of known items, `events` all of them. `trend` is that of `targets`.
+    `events` are all of the log.
     """
-    asked = _Asked.of(memory, model, queries, known, targets)
-    batch = _batch(len(asked.first), memory.config.n_items)
-    per_epoch = -(-len(asked.first) // batch)
+    memory = origins[0].memory
+    assert all(one.memory.network is memory.network for one in origins), "numbers are shared"
+    asked = [_Asked.of(origin) for origin in origins]
+    n_queries = sum(len(one.first) for one in asked)
+    batch = _batch(n_queries, max(origin.memory.config.n_items for origin in origins))
+    per_epoch = sum(-(-len(one.first) // batch) for one in asked)
     epochs = -(-steps // per_epoch)
     if memory.own is not None:
         memory.own.draw(rng)
     optimiser, schedule = _optimiser(memory, per_epoch * epochs)
-    excluded = torch.from_numpy(~candidates)
     for epoch in range(1, epochs + 1):
-        order, losses = rng.permutation(len(asked.first)), 0.0
-        for start in range(0, len(order), batch):
-            of_queries = np.sort(order[start : start + batch])
-            rows, query = asked.targets_of(of_queries)
-            with torch.no_grad():
-                logits = model.scores(torch.from_numpy(queries[asked.first[of_queries]]))
-                logits[:, 0] = 0.0  # minus infinity times a coefficient has no gradient
-            scores = memory(logits, *asked.inputs(of_queries))
-            if trend is not None:
-                scores = scores + torch.from_numpy(trend(asked.first[of_queries]))
-            scores = scores.masked_fill(excluded, -torch.inf)
-            target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))
-            if seen_filter:
-                chunk = targets.take(asked.first[of_queries])
-                seen = _seen(events, chunk, n_items=memory.config.n_items)
-                seen[query, target] = False
-                scores = scores.masked_fill(seen, -torch.inf)
-            share = 1.0 / torch.bincount(query).to(scores.dtype)  # (B,)
-            found = scores.log_softmax(1)[query, target]
-            loss = -(found * share[query]).sum() / len(of_queries)
+        losses = 0.0
+        for place, of_queries in _batches([len(one.first) for one in asked], batch, rng):
+            loss = _loss(origins[place], asked[place], of_queries, events, seen_filter=seen_filter)
             optimiser.zero_grad(set_to_none=True)
-            (loss + _penalty(memory)).backward()
+            (loss + _penalty(memory)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             losses += float(loss.detach()) * len(of_queries)
@@ -104,7 +105,51 @@ def fit_memory(
                 f"train_memory: the loss is {losses} after epoch {epoch}; the networks' logits "
                 "must be finite: lower the learning rates of train_rnn in params.yaml"
             )
-        yield EpochOfMemory(epoch, epochs, losses / len(order))
+        yield EpochOfMemory(epoch, epochs, losses / n_queries)
+
+
+def _batches(
+    n_queries: Sequence[int], batch: int, rng: np.random.Generator
+) -> list[tuple[int, npt.NDArray[np.int64]]]:
+    """An epoch: the place of an origin and some of its queries, rising, each query once."""
+    orders = [rng.permutation(n) for n in n_queries]
+    found = [
+        (place, np.sort(order[start : start + batch]))
+        for place, order in enumerate(orders)
+        for start in range(0, len(order), batch)
+    ]
+    mixed = rng.permutation(len(found)) if len(orders) > 1 else np.arange(len(found))
+    return [found[which] for which in mixed]
+
+
+def _loss(
+    origin: Origin,
+    asked: "_Asked",
+    of_queries: npt.NDArray[np.int64],
+    events: Events,
+    *,
+    seen_filter: bool,
+) -> Tensor:
+    """The mean over some queries of an origin. ()"""
+    model, memory, targets = origin.model, origin.memory, origin.targets
+    rows, query = asked.targets_of(of_queries)
+    first = asked.first[of_queries]
+    with torch.no_grad():
+        logits = model.scores(torch.from_numpy(origin.queries[first]))
+        logits[:, 0] = 0.0  # minus infinity times a coefficient has no gradient
+    scores = memory(logits, *asked.inputs(of_queries))
+    if origin.trend is not None:
+        scores = scores + torch.from_numpy(origin.trend(first))
+    scores = scores.masked_fill(torch.from_numpy(~origin.candidates), -torch.inf)
+    target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))
+    if seen_filter:
+        seen = _seen(events, targets.take(first), n_items=memory.config.n_items)
+        seen[query, target] = False
+        scores = scores.masked_fill(seen, -torch.inf)
+    share = 1.0 / torch.bincount(query).to(scores.dtype)  # (B,)
+    found = scores.log_softmax(1)[query, target]
+    mean: Tensor = -(found * share[query]).sum() / len(of_queries)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -117,24 +162,18 @@ class _Asked:
     active: npt.NDArray[np.bool_]  # (Q,)
 
     @classmethod
-    def of(
-        cls,
-        memory: Memory,
-        model: TwoTimeScale,
-        queries: npt.NDArray[np.float32],
-        known: Events,
-        targets: Targets,
-    ) -> "_Asked":
-        assert len(queries) == len(targets) > 0, "a row for each target"
+    def of(cls, origin: Origin) -> "_Asked":
+        targets = origin.targets
+        assert len(origin.queries) == len(targets) > 0, "a row for each target"
         _, first, count = np.unique(targets.query, return_index=True, return_counts=True)
         history = targets.history[first].astype(np.int64)
         own = gather_own(
-            known,
+            origin.known,
             user_idx=targets.user_idx[first].astype(np.int64),
             history=history,
-            most=memory.config.length,
+            most=origin.memory.config.length,
         )
-        return cls(first, count, own, model.input_spec.is_active(history))
+        return cls(first, count, own, origin.model.input_spec.is_active(history))
 
     def targets_of(self, of_queries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Tensor]:
         """The rows of the targets of some queries, and which of these each is of. (N,) twice"""

@@ -1,11 +1,13 @@
 """Stage one: transductive embeddings, chosen on validation and refitted up to the start of the test
 period."""
 
+from functools import partial
+
 from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
 from recsys_core.models.fold_in import FoldIn
 from recsys_core.models.step_sizes import step_sizes
-from recsys_core.sections import Evaluate, TrainEmbeddings, TrainRnn
+from recsys_core.sections import Evaluate, TrainEmbeddings, TrainMemory, TrainRnn
 from recsys_core.training.rewards import Rewards
 from tasks.clock import check_clock, clock_of
 from tasks.embedding_files import (
@@ -14,6 +16,7 @@ from tasks.embedding_files import (
     write_embeddings,
     write_step_sizes,
 )
+from tasks.origins import earlier_periods, origin_folder
 from tasks.stage_one import fit_embeddings, select_embeddings
 from tasks.step import main
 from tasks.training import TrainingData, curve_rows, rows_trained
@@ -24,6 +27,7 @@ def run(
     layout: Layout,
     train_embeddings: TrainEmbeddings,
     train_rnn: TrainRnn,
+    train_memory: TrainMemory,
     evaluate: Evaluate,
     first_metric: str,
     seed: int,
@@ -31,10 +35,12 @@ def run(
     """Write two sets of embeddings: of what was known before validation, and before the test
     period; and how far events move a user's embedding by the first of them.
 
-    Of stage two's section the rewards are read: an event with none teaches nothing here.
+    Of stage two's section the rewards are read: an event with none teaches nothing here. Of the
+    memory's the origins: each has embeddings of what was known then.
     """
+    origins = train_memory.origins
     check_clock(clock_of(layout), train_embeddings=train_embeddings)
-    asked = (evaluate.targets, evaluate.seen_filter, first_metric)
+    asked = (evaluate.targets, evaluate.seen_filter, first_metric, origins)
     data = TrainingData.read(
         layout,
         "train_embeddings",
@@ -46,17 +52,21 @@ def run(
     selected, fit = select_embeddings(
         data, train_embeddings, evaluate=evaluate, metric_name=first_metric, seed=seed
     )
-    final = fit_embeddings(
+    again = partial(
+        fit_embeddings,
         data,
         train_embeddings,
-        cut=data.cuts.test,
         epochs=fit.best_epoch,
         fold_in_l2=selected.fold_in_l2,
         seed=seed,
     )
     folder = layout.stage("train_embeddings")
     write_embeddings(folder / UNTIL_VALID, selected)
-    write_embeddings(folder / UNTIL_TEST, final)
+    write_embeddings(folder / UNTIL_TEST, again(cut=data.cuts.test))
+    periods = earlier_periods(layout, data.events, data.cuts, origins=origins)
+    for number, period in enumerate(periods, start=1):
+        embeddings = again(cut=period.before, phase=f"origin-{number}")
+        write_embeddings(origin_folder(folder, number), embeddings)
     write_json(folder / "training.json", {"epochs": fit.best_epoch})
     log = data.log_until(data.cuts.valid)
     steps = step_sizes(FoldIn.of(selected), log.events, log.counts)

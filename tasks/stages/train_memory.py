@@ -2,29 +2,21 @@
 chosen there, its tables then counted on everything before the test period."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
+from pathlib import Path
 
 from recsys_core.artifacts import read_json, write_json
-from recsys_core.data.cuts import Cut, Cuts
+from recsys_core.data.cuts import Period
 from recsys_core.data.events import Events
-from recsys_core.evaluation.ranks import candidates_at, is_candidate
-from recsys_core.evaluation.scorers import memory_scorer, vector_scorer
 from recsys_core.layout import Layout
 from recsys_core.models.memory import Memory
-from recsys_core.models.predict import user_vectors
-from recsys_core.models.requests import known_events
-from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.rng import generator
 from recsys_core.sections import Evaluate, TrainMemory, TrainRnn
 from recsys_core.tables import read_events
 from recsys_core.training.fit_memory import EpochOfMemory, fit_memory
 from recsys_core.training.rewards import Rewards
-from recsys_core.training.validation import Validation
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
@@ -32,6 +24,7 @@ from tasks.fields import read_fields, with_fields_of
 from tasks.memory import Similar, counted, new_memory, similar_models
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
+from tasks.origins import Asked, earlier_periods, origin_folder
 from tasks.step import main
 
 logger = logging.getLogger(__name__)
@@ -56,107 +49,81 @@ def run(
     on.
     """
     check_clock(clock_of(layout), train_memory=train_memory)
-    networks = layout.stage("train_rnn") / UNTIL_VALID
-    events = with_fields_of(layout, read_fields(networks), read_events(layout.events))
+    events = read_events(layout.events)
     cuts = read_cuts(layout, events)
     rule, names = Rewards.of(train_rnn), tuple(read_json(layout.event_types)["names"])
     wanted = rule.wanted(events, names)
+    of_period = partial(
+        validation_of, evaluate=evaluate, metric_name=first_metric, seed=seed, wanted=wanted
+    )
+
+    def asked(networks: Path, period: Period) -> Asked:
+        read = with_fields_of(layout, read_fields(networks), events)
+        return Asked(
+            events=read,
+            before=period.before,
+            model=read_model(networks),
+            validation=of_period(read, period),
+            counted_at=rule.wanted_part(read, period.before, names),
+            targets=max(1, train_memory.targets // train_memory.origins),
+            seed=seed,
+        )
+
+    folder = layout.stage("train_rnn")
+    periods = earlier_periods(layout, events, cuts, origins=train_memory.origins)
     fitting = Fitting(
         events=events,
-        cuts=cuts,
-        model=read_model(networks),
-        validation=validation_of(
-            events, cuts, evaluate, metric_name=first_metric, seed=seed, wanted=wanted
-        ),
-        counted_at=rule.wanted_part(events, cuts.valid, names),
+        origins=[
+            asked(folder / UNTIL_VALID, cuts.validation_period),
+            *(asked(origin_folder(folder, at), one) for at, one in enumerate(periods, start=1)),
+        ],
         params=train_memory,
+        catalogue=cuts.end.n_items,
         seen_filter=evaluate.seen_filter,
         seed=seed,
     )
     similar, compared = fitting.choose_similar()
-    memory, losses = fitting.fit(similar)
+    memories, losses = fitting.fit(similar)
     folder = layout.stage("train_memory")
-    write_memory(folder / UNTIL_VALID, memory)
-    write_memory(folder, counted(memory, *rule.wanted_part(events, cuts.test, names)))
+    write_memory(folder / UNTIL_VALID, memories[0])
+    write_memory(folder, counted(memories[0], *rule.wanted_part(events, cuts.test, names)))
+    found = [one.metrics(memory) for one, memory in zip(fitting.origins, memories, strict=True)]
     report = {
-        **fitting.validation.counted,
+        **fitting.origins[0].validation.counted,
         "rows": fitting.rows_counted(),
         "similar": {"chosen": str(similar), "loss": compared},
         "loss": losses,
-        f"validation {first_metric}": fitting.metrics(memory),
-        "coefficients": memory.described(),
+        f"validation {first_metric}": found[0],
+        **({f"earlier origins {first_metric}": found[1:]} if found[1:] else {}),
+        "coefficients": memories[0].described(),
     }
     write_json(layout.report("train_memory"), report)
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a memory is fitted from: the validation targets that are candidates, or of these a draw
-    of about `params.targets`."""
+    """What a memory is fitted from: at each origin the targets that are candidates, or of these a
+    draw; validation comes first."""
 
     events: Events
-    cuts: Cuts
-    model: TwoTimeScale
-    validation: Validation
-    counted_at: tuple[Events, Cut]
-    """What the tables are counted on: the cut of validation, and the events in a log of those with
-    a reward above 0."""
+    origins: Sequence[Asked]
     params: TrainMemory
+    catalogue: int
+    """Items at the latest cut that tables will be counted at."""
     seen_filter: bool
     seed: int
 
-    @cached_property
-    def known(self) -> Events:
-        """The events whose items were known before validation."""
-        return known_events(self.events, self.cuts.valid.n_items)
-
-    @cached_property
-    def candidates(self) -> npt.NDArray[np.bool_]:
-        """Those of validation. (V + 1,)"""
-        return candidates_at(self.events, self.cuts.valid)
-
-    @cached_property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """The targets that are fitted on; all or none of a query's candidates."""
-        targets = self.validation.targets
-        rows = np.flatnonzero(is_candidate(self.candidates, targets.item_idx))
-        if len(rows) > self.params.targets:
-            queries = np.unique(targets.query[rows])
-            share = max(1, self.params.targets * len(queries) // len(rows))
-            drawn = generator(self.seed, "train_memory", "targets").choice(
-                queries, share, replace=False
-            )
-            rows = rows[np.isin(targets.query[rows], drawn)]
-        return rows
-
-    @property
-    def fitted(self) -> npt.NDArray[np.bool_]:
-        """Which of the validation targets are `rows`. (N,)"""
-        return np.isin(np.arange(len(self.validation.targets)), self.rows)
-
-    @cached_property
-    def queries(self) -> npt.NDArray[np.float32]:
-        """The networks' for every validation target. (N, D)"""
-        targets = self.validation.targets
-        user_idx, history = targets.user_idx.astype(np.int64), targets.history.astype(np.int64)
-        return user_vectors(
-            self.model,
-            self.known,
-            user_idx=user_idx,
-            history=history,
-            request=self.validation.request,
-        )
-
     def rows_counted(self) -> dict[str, int]:
-        """Validation targets, those that are fitted on and those that are not."""
-        n_targets, fitted = len(self.validation.targets), len(self.rows)
+        """Targets of all origins, those that are fitted on and those that are not."""
+        n_targets = sum(len(one.validation.targets) for one in self.origins)
+        fitted = sum(len(one.rows) for one in self.origins)
         return {"in": n_targets, "out": fitted, "not_fitted_on": n_targets - fitted}
 
     def choose_similar(self) -> tuple[Similar, dict[str, float]]:
         """The item-item model beside which the other terms fit best, own items left aside; and the
         loss of each that was compared."""
-        models = similar_models(self.params, catalogue=self.cuts.end.n_items)
-        if len(models) == 1 or len(self.rows) == 0:
+        models = similar_models(self.params, catalogue=self.catalogue)
+        if len(models) == 1 or not self._has_rows:
             return models[0], {}
         fewer = replace(
             self.params,
@@ -165,55 +132,49 @@ class Fitting:
         )
         losses = {}
         for similar in models:
-            memory = counted(new_memory(fewer, self.cuts.valid, similar), *self.counted_at)
-            losses[similar] = [epoch.loss for epoch in self._epochs(memory, fewer)][-1]
+            memories = self._memories(fewer, similar)
+            losses[similar] = [epoch.loss for epoch in self._epochs(memories, fewer)][-1]
             logger.info("stage=train_memory similar='%s' loss=%.4f", similar, losses[similar])
         return min(models, key=losses.__getitem__), {str(one): losses[one] for one in models}
 
-    def fit(self, similar: Similar) -> tuple[Memory, list[float]]:
-        """The memory of before validation, and the loss of each epoch."""
-        params = self.params
-        memory = counted(new_memory(params, self.cuts.valid, similar), *self.counted_at)
+    def fit(self, similar: Similar) -> tuple[list[Memory], list[float]]:
+        """The memory of each origin, their numbers the same, and the loss of each epoch."""
+        memories = self._memories(self.params, similar)
         losses = []
-        if params.terms and len(self.rows):
-            for epoch in self._epochs(memory, params):
+        if self.params.terms and self._has_rows:
+            for epoch in self._epochs(memories, self.params):
                 losses.append(epoch.loss)
                 logger.info(
                     "stage=train_memory epoch=%d/%d targets=%d loss=%.4f",
                     epoch.number,
                     epoch.of,
-                    len(self.rows),
+                    self.rows_counted()["out"],
                     epoch.loss,
                 )
-        return memory, losses
+        return memories, losses
 
-    def metrics(self, memory: Memory) -> dict[str, float]:
-        """The validation metric without the memory and with it."""
-        validation, model = self.validation, self.model
-        table, bias = model.item_vectors.detach().numpy(), model.item_bias.detach().numpy()
-        trend = validation.trend(model)
-        alone = vector_scorer(self.queries, item_vectors=table, item_bias=bias, trend=trend)
-        both = memory_scorer(
-            model, memory, self.queries, self.known, validation.targets, trend=trend
-        )
-        return {
-            "networks": validation.metric_of_scorer(alone),
-            "networks_and_memory_fitted_on_it": validation.metric_of_scorer(both),
-        }
+    @property
+    def _has_rows(self) -> bool:
+        return any(len(one.rows) > 0 for one in self.origins)
 
-    def _epochs(self, memory: Memory, params: TrainMemory) -> Iterator[EpochOfMemory]:
+    def _memories(self, params: TrainMemory, similar: Similar) -> list[Memory]:
+        """One for each origin with its tables, and nothing fitted: they share their numbers."""
+        memories = [
+            counted(new_memory(params, one.before, similar), *one.counted_at)
+            for one in self.origins
+        ]
+        for memory in memories[1:]:
+            memory.share_numbers(memories[0])
+        return memories
+
+    def _epochs(self, memories: list[Memory], params: TrainMemory) -> Iterator[EpochOfMemory]:
+        both = zip(self.origins, memories, strict=True)
         return fit_memory(
-            self.model,
-            memory,
-            queries=self.queries[self.rows],
-            known=self.known,
+            [one.origin(memory) for one, memory in both if len(one.rows) > 0],
             events=self.events,
-            targets=self.validation.targets.take(self.rows),
-            candidates=self.candidates,
             seen_filter=self.seen_filter,
             steps=params.steps,
             rng=generator(self.seed, "train_memory"),
-            trend=self.validation.among(self.fitted).trend(self.model),
         )
 
 

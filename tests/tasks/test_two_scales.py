@@ -33,6 +33,7 @@ def run_stage_two(layout: Layout, params: Params) -> None:
     train_rnn.run(
         layout=layout,
         train_rnn=params.train_rnn,
+        train_memory=params.train_memory,
         features=params.features,
         evaluate=params.evaluate,
         first_metric=params.first_metric,
@@ -49,6 +50,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         layout=layout,
         train_embeddings=params.train_embeddings,
         train_rnn=params.train_rnn,
+        train_memory=params.train_memory,
         evaluate=params.evaluate,
         first_metric=params.first_metric,
         seed=params.seed,

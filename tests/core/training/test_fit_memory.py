@@ -13,7 +13,7 @@ from recsys_core.evaluation.scorers import Trend, memory_scorer
 from recsys_core.evaluation.targets import Targets, targets_of
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.memory_tables import count_tables
-from recsys_core.training.fit_memory import fit_memory
+from recsys_core.training.fit_memory import Origin, fit_memory
 from tests.event_rows import events_of
 from tests.serving_world import N_ITEMS, make_model
 
@@ -76,19 +76,24 @@ class Fitted:
         self.losses = [
             epoch.loss
             for epoch in fit_memory(
-                self.model,
-                self.memory,
-                queries=self.queries,
-                known=events,
+                [self.origin(trend)],
                 events=events,
-                targets=self.targets,
-                candidates=self.candidates,
                 seen_filter=seen_filter,
                 steps=400,
                 rng=np.random.default_rng(seed),
-                trend=trend,
             )
         ]
+
+    def origin(self, trend: Trend | None = None) -> Origin:
+        return Origin(
+            self.model,
+            self.memory,
+            queries=self.queries,
+            known=self.events,
+            targets=self.targets,
+            candidates=self.candidates,
+            trend=trend,
+        )
 
     def hits(self) -> float:
         """The share of targets that are ranked first."""
@@ -190,14 +195,17 @@ def test_the_targets_of_a_query_share_its_weight() -> None:
     model = make_model(n_items=11)
     with torch.no_grad():
         model.item_bias.zero_()
-    *_, last = fit_memory(
+    origin = Origin(
         model,
         memory,
         queries=np.zeros((11, model.config.dim), dtype=np.float32),
         known=events,
-        events=events,
         targets=targets,
         candidates=np.arange(12) > 0,
+    )
+    *_, last = fit_memory(
+        [origin],
+        events=events,
         seen_filter=False,
         steps=400,
         rng=np.random.default_rng(0),

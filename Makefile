@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 
 SIZES ?= 100000 1000000 10000000
 REPEATS ?= 3
+WORKERS ?= 4
 ROW ?= gts-ml100k
 SEED ?= 1
 CHANGE = $(if $(ABLATION),--ablation $(ABLATION)) $(if $(VARIANT),--variant $(VARIANT)) \
@@ -30,8 +31,8 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP) ## run the whole pipeline on the embedded data set in runs/default
 	$(BIN)/twotempo run
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, in as many processes as there are cores, but not more than WORKERS (4)
+	$(BIN)/python -m pytest -n auto --maxprocesses $(WORKERS) --dist loadfile
 
 fuzz: $(STAMP) ## run FUZZ_CASES odd logs and cards, 1000 unless said, from number FUZZ_SEED on
 	$(BIN)/python -m pytest -m fuzz tests/fuzz

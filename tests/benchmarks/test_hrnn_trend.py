@@ -25,6 +25,7 @@ from benchmarks.hrnn_trend import (
 )
 from benchmarks.measure import ROOT
 from benchmarks.row import Row, merged
+from flows.workspace import effective_params
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import check_params, read_yaml
 from recsys_core.data.cards import read_card
@@ -80,17 +81,13 @@ def test_the_row_is_a_backtest_of_two_days_by_the_hour() -> None:
     assert row.params["validate"] == {"timestamps_before": None}, "tomorrow it is the same run"
 
 
-def test_params_are_told_to_the_command_as_they_are() -> None:
-    params = read_cases(ROW).params
-    told: dict[str, Any] = {}
-    for one in overrides(params):
-        name, _, value = one.partition("=")
-        section, _, key = name.partition(".")
-        if key:
-            told.setdefault(section, {})[key] = yaml.safe_load(value)
-        else:
-            told[section] = yaml.safe_load(value)
-    assert told == params
+def test_params_are_told_to_the_command_as_they_are(tmp_path: Path) -> None:
+    params = {**read_cases(ROW).params, "seed": 3, "split": {"kind": "quantile", "share": 0.1}}
+    told = effective_params(overrides(params), folder=tmp_path, called_from=ROOT)
+    base = read_yaml(ROOT / "params.yaml")
+    expected = merged(base, params)
+    assert {**told, "ingest": None} == {**expected, "ingest": None}
+    assert told != base
 
 
 def test_the_curves_are_those_of_the_backtest(runs: Path) -> None:

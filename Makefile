@@ -58,7 +58,7 @@ bench-merge: $(STAMP) ## merge the seeds that were run, and write docs/results.m
 	$(BIN)/python -m benchmarks.quality_merge
 	$(BIN)/python -m benchmarks.results
 
-bench-hrnn: $(STAMP) ## run one experiment of HRNN-meta, ROW=ablation, cold, hierarchy or sampled, SEED=1, into docs/results.md
+bench-hrnn: $(STAMP) ## run one experiment of HRNN-meta, ROW=ablation, cold, hierarchy, rating, sampled or trend, SEED=1, into docs/results.md
 	$(BIN)/python -m benchmarks.hrnn --row $(ROW) --seed $(SEED)
 
 format: $(STAMP) ## let ruff mend and format the code

@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import hrnn_ablation, hrnn_cold, hrnn_hierarchy, hrnn_results, hrnn_sampled, results
+from benchmarks import (
+    hrnn_ablation,
+    hrnn_cold,
+    hrnn_hierarchy,
+    hrnn_rating,
+    hrnn_results,
+    hrnn_sampled,
+    hrnn_trend,
+    results,
+)
 from benchmarks.quality import RUNS
 from benchmarks.row import LOGS
 from recsys_core.errors import TwotempoError
@@ -19,7 +28,9 @@ EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     "ablation": hrnn_ablation.run,
     "cold": hrnn_cold.run,
     "hierarchy": hrnn_hierarchy.run,
+    "rating": hrnn_rating.run,
     "sampled": hrnn_sampled.run,
+    "trend": hrnn_trend.run,
 }
 """Each takes a seed, `runs` and `logs`, and returns an `hrnn_results.Experiment` of all seeds."""
 

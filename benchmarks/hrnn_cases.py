@@ -77,7 +77,7 @@ def merge_cases(row: Row, *, runs: Path, against: Mapping[str, str]) -> Found:
         for case in row.cases
     }
     facts = {case: [read_json(one.root / "run.json") for one in of] for case, of in folders.items()}
-    _check_code(row, facts)
+    check_code(row, facts)
     ranks = {case: [_ranks(one) for one in of] for case, of in folders.items()}
     models = {POPULARITY: [_of_model(one, POPULARITY) for one in next(iter(ranks.values()))]}
     models |= {case: [_of_model(one, MODEL) for one in of] for case, of in ranks.items()}
@@ -121,6 +121,16 @@ def told(fact: Mapping[str, Any]) -> Found:
     return {key: fact[key] for key in ("machine", "commit", "changed_since", "device", "seconds")}
 
 
+def check_code(row: Row, facts: Mapping[str, list[Found]]) -> None:
+    """Raise `ContractError` where the cases of a row were not run by the same code."""
+    codes = {fact["code"] for of in facts.values() for fact in of}
+    if len(codes) > 1:
+        raise ContractError(
+            f"{row.name}: its cases were run by {len(codes)} versions of the stages' code; run "
+            "each seed again: what is done by this version is not run again"
+        )
+
+
 def _ranks(layout: Layout) -> pd.DataFrame:
     frame: pd.DataFrame = read_table(layout.ranks, RANKS).to_pandas()
     return frame
@@ -128,15 +138,6 @@ def _ranks(layout: Layout) -> pd.DataFrame:
 
 def _of_model(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     return frame[frame["model"] == model].reset_index(drop=True)
-
-
-def _check_code(row: Row, facts: Mapping[str, list[Found]]) -> None:
-    codes = {fact["code"] for of in facts.values() for fact in of}
-    if len(codes) > 1:
-        raise ContractError(
-            f"{row.name}: its cases were run by {len(codes)} versions of the stages' code; run "
-            "each seed again: what is done by this version is not run again"
-        )
 
 
 def _check_targets(row: Row, models: Mapping[str, list[pd.DataFrame]]) -> None:

@@ -14,13 +14,17 @@ from typing import Any
 from benchmarks.hrnn_cases import merge_cases, read_cases, run_cases, workspace_of_case
 from benchmarks.hrnn_results import Experiment, experiment_of
 from benchmarks.hrnn_speed import measure_speeds
-from benchmarks.measure import circumstances
-from benchmarks.quality_stages import code_of_stages
+from benchmarks.measure import ROOT, circumstances
+from benchmarks.quality_stages import code_of, code_of_stages
 from benchmarks.row import Row
+from benchmarks.row import merged as merged_params
+from benchmarks.train_ours import device_name
 from recsys_core.artifacts import read_json, write_json
+from recsys_core.config import read_yaml
 
 ROWS = ("hierarchy-yelp", "hierarchy-globo")
 SECONDS, REPEATS = 20.0, 3
+CODE = tuple(f"benchmarks/{name}.py" for name in ("hrnn_speed", "measure", "training_case"))
 TITLE = "Sessions as a bit, as a hierarchy, and not at all"
 NOTE = (
     "One network (`one_rnn`), no memory. `hgru / this` is how many times longer an epoch of hgru "
@@ -43,7 +47,7 @@ def run(
 def measured(row: Row, seed: int, *, runs: Path, seconds: float, repeats: int) -> dict[str, Any]:
     """The speeds of a row's cases on this machine, kept beside its workspaces."""
     path = runs / row.name / "speed.json"
-    asked = {"code": code_of_stages(), "cases": row.cases, "seconds": seconds, "repeats": repeats}
+    asked = asked_for(row, seconds=seconds, repeats=repeats)
     if path.exists():
         known: dict[str, Any] = read_json(path)
         if known["asked"] == asked:
@@ -53,6 +57,19 @@ def measured(row: Row, seed: int, *, runs: Path, seconds: float, repeats: int) -
     found = {"asked": asked, "speeds": speeds, **circumstances("torch")}
     write_json(path, found)
     return found
+
+
+def asked_for(row: Row, *, seconds: float, repeats: int) -> dict[str, Any]:
+    """What the speeds of a row depend on: those of anything else are not taken up."""
+    params = merged_params(read_yaml(ROOT / "params.yaml"), row.params)
+    return {
+        "code": f"{code_of_stages()} {code_of(*CODE)}",
+        "params": params,
+        "cases": row.cases,
+        "device": device_name(),
+        "seconds": seconds,
+        "repeats": repeats,
+    }
 
 
 def merged(rows: list[Row], *, runs: Path) -> Experiment:

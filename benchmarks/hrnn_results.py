@@ -3,7 +3,7 @@
 Every experiment has the same form, so that the page knows none of them by name:
 
     protocol, title, note, first_metric of each table
-    tables    log, title, population, seeds, facts by case, params
+    tables    log, title, population, seeds, facts by case, params, lower_is_better where it is
     cases     name, params, metrics {name: {value, ci95}}, against, difference of the first metric,
               without_request (metrics), numbers {name: value} without an interval
 """
@@ -67,19 +67,29 @@ def _table(table: Table) -> str:
     headers = ["", *metrics]
     if compared:
         headers += ["against", f"difference {table['first_metric']}", ""]
-    lines = [line for case in table["cases"] for line in _lines(case, metrics, numbers, compared)]
+    lower = bool(table.get("lower_is_better"))
+    lines = [
+        line
+        for case in table["cases"]
+        for line in _lines(case, metrics, numbers, compared, lower=lower)
+    ]
     said = "".join(f"- {line}\n" for line in _facts(table))
     return f"\n### {table['log']}\n\n{said}\n" + markdown([*headers, *numbers], lines)
 
 
 def _lines(
-    case: Mapping[str, Any], metrics: Sequence[str], numbers: Sequence[str], compared: bool
+    case: Mapping[str, Any],
+    metrics: Sequence[str],
+    numbers: Sequence[str],
+    compared: bool,
+    *,
+    lower: bool,
 ) -> Iterator[list[str]]:
     """A case's line, and one more where it was also asked without the request's time."""
     yield [
         case["name"],
         *(_value(case["metrics"].get(metric)) for metric in metrics),
-        *(_compared(case) if compared else []),
+        *(_compared(case, lower=lower) if compared else []),
         *(_number(case["numbers"].get(number)) for number in numbers),
     ]
     if case["without_request"] is not None:
@@ -88,11 +98,14 @@ def _lines(
         yield [f"{case['name']}, without the request's time", *told, *[""] * left]
 
 
-def _compared(case: Mapping[str, Any]) -> list[str]:
+def _compared(case: Mapping[str, Any], *, lower: bool) -> list[str]:
+    """What it stands against, the difference, and who is ahead: by `lower`, the lower one."""
     difference = case["difference"]
     if difference is None:
         return ["", "", ""]
-    return [case["against"], with_interval(difference, sign=True), verdict(difference)]
+    low, high = difference["ci95"]
+    judged = {"ci95": [-high, -low]} if lower else difference
+    return [case["against"], with_interval(difference, sign=True), verdict(judged)]
 
 
 def _value(value: Mapping[str, Any] | None) -> str:

@@ -20,10 +20,11 @@ import torch
 
 from benchmarks.hrnn_results import Experiment, experiment_of
 from benchmarks.measure import ROOT, call, circumstances, measure_and_listen
-from benchmarks.train_ours import as_drawn, device, device_peak_mb, params_of
+from benchmarks.quality_stages import code_of
+from benchmarks.train_ours import as_drawn, device, device_name, device_peak_mb, params_of
 from benchmarks.training_case import Case, Meter, heard, say_speed
 from recsys_core.artifacts import read_json, write_json
-from recsys_core.config import read_params
+from recsys_core.config import read_params, read_yaml
 from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 from recsys_core.models.predict import user_vectors
@@ -38,13 +39,17 @@ SECONDS = 300.0
 USERS, EVENTS_PER_USER = 60_000, 30
 WIDTH, WINDOW, BATCH = 64, 32, 2_048
 TOPIC, STAYS = 100, 0.5
+CODE = tuple(
+    f"benchmarks/{name}.py" for name in ("hrnn_sampled", "measure", "train_ours", "training_case")
+)
 TARGETS = 2_000
 TARGETS_AT_ONCE = 16
 TITLE = "The sampled softmax beside the dense one, by the size of the catalogue"
 NOTE = (
     "A drawn log; both train for the same time, so that `perplexity` is what that time buys, over "
     "the whole catalogue, of the last event of users who are held out of training. At 1,000,000 "
-    "items the goal is 10 times the events a second of dense."
+    "items the goal is 10 times the events a second of dense. `peak MB` is that of the device: of "
+    "a GPU's memory where one trained, else of the process."
 )
 
 
@@ -63,7 +68,7 @@ def run(
     for items in sizes:
         for loss in LOSSES:
             path = folder / f"{seed}-{items}-{loss}.json"
-            asked = {"items": items, "loss": loss, "seconds": seconds, "users": users, "seed": seed}
+            asked = asked_for(items, loss, seconds=seconds, users=users, seed=seed)
             if path.exists() and read_json(path)["asked"] == asked:
                 continue
             command = call("benchmarks.hrnn_sampled:fit", items, loss, seconds, users, seed)
@@ -71,14 +76,29 @@ def run(
             told = {**heard(text), "peak_mb": round(measured.peak_mb)}
             write_json(path, {"asked": asked, **told, **circumstances("numpy", "torch")})
             print(f"event=measured items={items} loss={loss} {told}", flush=True)
-    return merged(folder, sizes=sizes)
+    return merged(folder, sizes=sizes, seconds=seconds, users=users)
 
 
-def merged(folder: Path, *, sizes: tuple[int, ...]) -> Experiment:
-    """What all seeds found, a table for each size."""
+def asked_for(items: int, loss: str, *, seconds: float, users: int, seed: int) -> dict[str, Any]:
+    """What a measurement depends on: one of anything else is not taken up."""
+    params = read_yaml(ROOT / "params.yaml")
+    return {
+        "items": items,
+        "loss": loss,
+        "seconds": seconds,
+        "users": users,
+        "seed": seed,
+        "code": code_of(*CODE),
+        "params": {section: params[section] for section in ("train_embeddings", "train_rnn")},
+        "device": device_name(),
+    }
+
+
+def merged(folder: Path, *, sizes: tuple[int, ...], seconds: float, users: int) -> Experiment:
+    """What the seeds found that were measured with this code, a table for each size."""
     tables = []
     for items in sizes:
-        found = {loss: _seeds(folder, items, loss) for loss in LOSSES}
+        found = {loss: _seeds(folder, items, loss, seconds=seconds, users=users) for loss in LOSSES}
         dense = _mean(found["softmax"], "events_per_second")
         cases = [
             {
@@ -92,7 +112,9 @@ def merged(folder: Path, *, sizes: tuple[int, ...]) -> Experiment:
                     "events/s": _mean(of, "events_per_second"),
                     "/ dense": round(_mean(of, "events_per_second") / dense, 2),
                     "events learned": _mean(of, "targets"),
-                    "peak MB": _mean(of, "peak_mb"),
+                    "peak MB": _mean(
+                        of, "peak_mb" if of[0]["device_peak_mb"] is None else "device_peak_mb"
+                    ),
                 },
             }
             for loss, of in found.items()
@@ -208,8 +230,22 @@ def perplexity_of(model: TwoTimeScale, events: Events) -> float:
     return round(float(np.exp(np.concatenate(nll).mean(dtype=np.float64))), 2)
 
 
-def _seeds(folder: Path, items: int, loss: str) -> list[dict[str, Any]]:
-    return [read_json(path) for path in sorted(folder.glob(f"*-{items}-{loss}.json"))]
+def _seeds(
+    folder: Path, items: int, loss: str, *, seconds: float, users: int
+) -> list[dict[str, Any]]:
+    """What was measured as it would be now, by seeds that have both losses."""
+    found = []
+    for path in sorted(folder.glob(f"*-{items}-{loss}.json")):
+        seed = int(path.name.partition("-")[0])
+        both = [folder / f"{seed}-{items}-{one}.json" for one in LOSSES]
+        if all(
+            one.exists()
+            and read_json(one)["asked"]
+            == asked_for(items, of, seconds=seconds, users=users, seed=seed)
+            for one, of in zip(both, LOSSES, strict=True)
+        ):
+            found.append(read_json(path))
+    return found
 
 
 def _mean(found: list[dict[str, Any]], key: str) -> float:

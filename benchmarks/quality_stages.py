@@ -91,10 +91,7 @@ def key_of_peer(name: str, layout: Layout) -> str:
     """
     params = read_yaml(layout.params)
     told = {key: params[key] for key in ("evaluate", "first_metric", "seed")}
-    files = set[str]()
-    for start in ("benchmarks/peer_ranks.py", "benchmarks/peers.py"):
-        files |= closure(start, root=ROOT)
-    code = " ".join(f"{file} {sha256(ROOT / file)}" for file in sorted(files))
+    code = code_of("benchmarks/peer_ranks.py", "benchmarks/peers.py")
     t_star = read_json(layout.stage("train_rnn") / "model.json")["t_star"]
     return _digest(name, code, told, read_done(layout)["sessionize"]["key"], t_star)
 
@@ -102,6 +99,12 @@ def key_of_peer(name: str, layout: Layout) -> str:
 def code_of_stages() -> str:
     """A digest of the code of all stages up to evaluation."""
     return _digest(*(code_digest(f"stages.{stage}", root=ROOT) for stage in UP_TO_EVALUATE))
+
+
+def code_of(*files: str) -> str:
+    """A digest of these files and of all code of the library and its tasks that they need."""
+    needed = set[str]().union(*(closure(file, root=ROOT) for file in files))
+    return _digest(*(f"{file} {sha256(ROOT / file)}" for file in sorted(needed)))
 
 
 def digest_of_log(layout: Layout, params: dict[str, Any]) -> str:

@@ -130,6 +130,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name() -> str:
+    """The same as a name, a GPU's own among it: speeds of two GPUs are not one measurement."""
+    return "cpu" if device().type == "cpu" else f"cuda {torch.cuda.get_device_name()}"
+
+
 def device_peak_mb() -> int | None:
     """The most that was held on a GPU; None on a CPU, whose memory is the process's."""
     if device().type != "cuda":

@@ -9,7 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from benchmarks import hrnn, hrnn_ablation, hrnn_hierarchy, hrnn_results, hrnn_sampled, hrnn_speed
+from benchmarks import (
+    hrnn,
+    hrnn_ablation,
+    hrnn_hierarchy,
+    hrnn_rating,
+    hrnn_results,
+    hrnn_sampled,
+    hrnn_speed,
+    hrnn_trend,
+)
 from benchmarks.hrnn_cases import (
     HRNN_ROWS,
     MODEL,
@@ -22,7 +31,6 @@ from benchmarks.hrnn_cases import (
 )
 from benchmarks.hrnn_results import experiments_page
 from benchmarks.measure import ROOT
-from benchmarks.quality_stages import code_of_stages
 from benchmarks.row import Row, changes_of, merged
 from benchmarks.training_case import heard
 from recsys_core.artifacts import read_json, write_json
@@ -71,9 +79,13 @@ def test_the_params_of_every_case_hold(name: str) -> None:
 
 
 def test_every_experiment_has_its_rows() -> None:
-    asked = {*hrnn_ablation.ROWS, *hrnn_hierarchy.ROWS, "cold"}
+    asked = {*hrnn_ablation.ROWS, *hrnn_hierarchy.ROWS, *hrnn_rating.ROWS, "cold", hrnn_trend.ROW}
     assert asked <= set(NAMES)
-    assert {"ablation", "cold", "hierarchy", "sampled"} <= set(hrnn.EXPERIMENTS)
+    names = {"ablation", "cold", "hierarchy", "rating", "sampled", "trend"}
+    assert names <= set(hrnn.EXPERIMENTS)
+    said = (ROOT / "Makefile").read_text(encoding="utf-8")
+    line = next(one for one in said.splitlines() if one.startswith("bench-hrnn:"))
+    assert all(name in line for name in hrnn.EXPERIMENTS), "make names every experiment"
 
 
 def ranked(model: str, rank: list[int], nll: list[float | None]) -> pd.DataFrame:
@@ -186,8 +198,7 @@ def test_a_hierarchy_is_compared_by_width(tmp_path: Path) -> None:
         case: {"events_per_second": 100.0 / (1 + place), "seconds_per_epoch": 10.0 * (1 + place)}
         for place, case in enumerate(small.cases)
     }
-    asked = {"code": code_of_stages(), "cases": small.cases, "seconds": 1.0, "repeats": 1}
-    known = {"asked": asked, "speeds": speeds}
+    known = {"asked": hrnn_hierarchy.asked_for(small, seconds=1.0, repeats=1), "speeds": speeds}
     write_json(tmp_path / small.name / "speed.json", known)
     found = hrnn_hierarchy.measured(small, 1, runs=tmp_path, seconds=1.0, repeats=1)
     assert found == known, "what is measured by this code is not measured again"
@@ -198,6 +209,58 @@ def test_a_hierarchy_is_compared_by_width(tmp_path: Path) -> None:
     assert by_name["hrnn_50"]["numbers"]["hgru / this"] == 1.5
     assert by_name["gru_200"]["numbers"]["hgru / this"] == 1.5
     assert by_name["gru_50"]["against"] is None
+
+
+def test_speeds_of_other_params_code_or_device_are_not_taken_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = read_cases("hierarchy-yelp")
+    asked = hrnn_hierarchy.asked_for(row, seconds=1.0, repeats=1)
+    wider = Row(**{**vars(row), "params": merged(row.params, {"train_rnn": {"window": 7}})})
+    assert hrnn_hierarchy.asked_for(wider, seconds=1.0, repeats=1) != asked
+    for name, other in (("device_name", "cuda"), ("code_of_stages", "x"), ("code_of", "x")):
+        with monkeypatch.context() as changed:
+            changed.setattr(hrnn_hierarchy, name, lambda *_, other=other: other)
+            assert hrnn_hierarchy.asked_for(row, seconds=1.0, repeats=1) != asked, name
+
+
+def write_measured(folder: Path, seed: int, loss: str, **changes: Any) -> None:
+    """What a measurement of 300 items leaves; dense learns 100 events a second, sampled 300."""
+    asked = hrnn_sampled.asked_for(300, loss, seconds=1.0, users=20, seed=seed)
+    found = {
+        "asked": {**asked, **changes},
+        "events_per_second": 100.0 if loss == "softmax" else 300.0,
+        "targets": 100,
+        "seconds": 1.0,
+        "perplexity": 50.0,
+        "asked_for": 20,
+        "peak_mb": 900.0,
+        "device_peak_mb": None,
+        "device": "cpu",
+        "machine": {"cpus": 2, "cpu": "a CPU"},
+        "commit": "c" * 40,
+        "changed_since": False,
+    }
+    write_json(folder / f"{seed}-300-{loss}.json", found)
+
+
+@pytest.mark.parametrize("other", ["code", "params", "device"])
+def test_what_other_code_measured_is_not_merged(other: str, tmp_path: Path) -> None:
+    for loss in hrnn_sampled.LOSSES:
+        write_measured(tmp_path, 1, loss)
+        write_measured(tmp_path, 2, loss, **({other: "another"} if loss == "softmax" else {}))
+    (table,) = hrnn_sampled.merged(tmp_path, sizes=(300,), seconds=1.0, users=20)["tables"]
+    assert table["seeds"] == [1]
+    assert [case["numbers"]["/ dense"] for case in table["cases"]] == [1.0, 3.0]
+
+
+def test_the_peak_is_that_of_the_device(tmp_path: Path) -> None:
+    for loss in hrnn_sampled.LOSSES:
+        write_measured(tmp_path, 1, loss)
+    path = tmp_path / "1-300-softmax.json"
+    write_json(path, {**read_json(path), "device_peak_mb": 70})
+    (table,) = hrnn_sampled.merged(tmp_path, sizes=(300,), seconds=1.0, users=20)["tables"]
+    assert [case["numbers"]["peak MB"] for case in table["cases"]] == [70.0, 900.0]
 
 
 @pytest.mark.parametrize("loss", hrnn_sampled.LOSSES)

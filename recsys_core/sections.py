@@ -222,7 +222,7 @@ class Features:
             _positive(self, "share_events")
 
 
-MemoryTerm = Literal["own", "next", "similar", "recent"]
+MemoryTerm = Literal["own", "next", "similar", "factors", "recent"]
 """What a memory adds to the networks' logits; see `models/memory.py`."""
 
 
@@ -233,7 +233,8 @@ class TrainMemory:
     similar items are looked up. `windows` are hours before the cut in which successors and
     popularity are counted, null the whole log. Similar items are those of the best on validation
     of item-item models: ease with each of the ridges `similar_ease`, where the catalogue is not
-    too large for it, and item_knn with each of the shrinkages `similar_item_knn`. `targets` is how
+    too large for it, and item_knn with each of the shrinkages `similar_item_knn`. Items have
+    `factor_dim` factors, by the best of the pairs of alpha and ridge `factors`. `targets` is how
     many of the validation period the numbers are fitted on, in `steps` steps at least. With
     `origins` above 1 they are fitted on so many periods, the others before it and as long, and
     networks of before each (`tasks/origins.py`); `targets` is of all of them together."""
@@ -248,14 +249,16 @@ class TrainMemory:
     windows: tuple[float | None, ...]
     similar_ease: tuple[float, ...]
     similar_item_knn: tuple[float, ...]
+    factor_dim: int
+    factors: tuple[tuple[float, float], ...]
     targets: int
     steps: int
     origins: int
 
     def __post_init__(self) -> None:
         _positive(self, "length", "next_length", "similar_length", "neighbours", "hidden")
-        _positive(self, "targets", "steps", "origins")
-        for name in ("terms", "windows", "similar_ease", "similar_item_knn"):
+        _positive(self, "factor_dim", "targets", "steps", "origins")
+        for name in ("terms", "windows", "similar_ease", "similar_item_knn", "factors"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} is {list(values)}, it must name each once")
@@ -267,6 +270,12 @@ class TrainMemory:
             raise ValueError("similar_ease must be ridges greater than 0")
         if not all(0 <= shrink <= LARGEST for shrink in self.similar_item_knn):
             raise ValueError("similar_item_knn must be shrinkages of at least 0")
+        if not self.factors or not all(0 < one <= LARGEST for pair in self.factors for one in pair):
+            pairs = [list(pair) for pair in self.factors]
+            raise ValueError(
+                f"factors is {pairs}, it must name at least one pair of an alpha and a ridge, both "
+                "greater than 0"
+            )
         if "similar" in self.terms and not self.similar_item_knn:
             raise ValueError(
                 "similar_item_knn is empty, it must name a shrinkage for catalogues that are too "

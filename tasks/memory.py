@@ -21,6 +21,15 @@ class Similar:
         return f"{self.kind} {self.l2:g}"
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the tables of a memory are counted with, of what there is to choose from."""
+
+    similar: Similar
+    factors: tuple[float, float]
+    """The alpha and the ridge of item factors."""
+
+
 def similar_models(params: TrainMemory, *, catalogue: int) -> list[Similar]:
     """The item-item models to choose from, at least one.
 
@@ -36,7 +45,12 @@ def similar_models(params: TrainMemory, *, catalogue: int) -> list[Similar]:
     ]
 
 
-def new_memory(params: TrainMemory, cut: Cut, similar: Similar, /) -> Memory:
+def factors_named(chosen: Chosen) -> str:
+    """The alpha and the ridge of its factors, for reports."""
+    return "alpha {:g} ridge {:g}".format(*chosen.factors)
+
+
+def new_memory(params: TrainMemory, cut: Cut, chosen: Chosen, /) -> Memory:
     """Nothing counted, nothing fitted."""
     return Memory(
         MemoryConfig(
@@ -48,8 +62,11 @@ def new_memory(params: TrainMemory, cut: Cut, similar: Similar, /) -> Memory:
             similar_length=params.similar_length,
             neighbours=params.neighbours,
             hidden=params.hidden,
-            similar=similar.kind,
-            similar_l2=similar.l2,
+            similar=chosen.similar.kind,
+            similar_l2=chosen.similar.l2,
+            factor_dim=params.factor_dim,
+            factor_alpha=chosen.factors[0],
+            factor_l2=chosen.factors[1],
         )
     )
 

@@ -148,6 +148,9 @@ def make_memory(
         neighbours=3,
         hidden=5,
         similar="ease",
+        factor_dim=4,
+        factor_alpha=0.1,
+        factor_l2=0.1,
         similar_l2=1.0,
     )
     memory = Memory(config)
@@ -161,6 +164,8 @@ def make_memory(
             items.copy_(drawn)
             weight.copy_(torch.rand(items.shape, generator=torch_rng) * (drawn > 0))
         memory.similar_weight.mul_(0.2).sub_(0.05).mul_(memory.similar_items > 0)
+        for factors in (memory.factor_items, memory.factor_mean, memory.factor_variance):
+            factors.copy_(torch.rand(factors.shape, generator=torch_rng))
         memory.log_recent.copy_(-4.0 * torch.rand(memory.log_recent.shape, generator=torch_rng))
         own = [] if memory.own is None else memory.own.parameters()
         for parameter in (memory.network, memory.coefficients, memory.power, *own):

@@ -8,15 +8,19 @@ k_j the later events than the latest one of a_j, item i scores
 
     next      log(1 + sum over j < L of (k_j + 1)^-r T(a_j, i) / e)     what comes after it
     similar   sum over j < S of (k_j + 1)^-r W(a_j, i) / e              what goes together
+    factors   < phi, y_i >  with  phi = sum over j of (k_j + 1)^-r (y_(a_j) - m)
+              over (v sum over j of (k_j + 1)^-r + e)                   who the user is
     recent    log q(i)                                                  what is asked for now
     own       a small network's score of the user's own items a_0, a_1, ... (`own_score.py`)
 
 with z the logits of the networks, T the shares of transitions, W the weights of an item-item model,
-q popularity, and r and e fitted for each term. T and q are counted in one or more windows before
+y the factors of items by least squares, m and v their mean and variance in each dimension
+(`item_factors.py`; phi is the fold-in of `fold_in.py`), q popularity, and r and e fitted for each
+term. T and q are counted in one or more windows before
 the cut, each a term of its own. A coefficient is c = c_1 + c_2 [active] + c_3
 log(1 + n) / 5, with n the user's events. All of these are some hundred numbers; they are fitted on
-validation, since T, W and q have counted every event of the training period, what is asked for
-among them. T, W and q are then counted anew, up to the time from which the model is used.
+validation, since T, W, y and q have counted every event of the training period, what is asked for
+among them. T, W, y and q are then counted anew, up to the time from which the model is used.
 
 A log-linear mixture of what the networks say and of the simple methods that are hard to beat.
 """
@@ -35,7 +39,7 @@ from recsys_core.models.own_items import ITEM_NUMBERS, USER_NUMBERS
 from recsys_core.models.own_score import OwnScore
 
 WINDOWED = ("next", "recent")
-TERMS = ("own", "next", "similar", "recent")
+TERMS = ("own", "next", "similar", "factors", "recent")
 
 STATES = 3
 """What a coefficient depends on: 1, active, and the number of events."""
@@ -46,8 +50,11 @@ EVENTS_SCALE = 5.0
 SHARE_SCALE = 50.0
 """One over a share of transitions that says something."""
 
-INITIAL_SCALE = {"next": 0.02, "similar": 1.0}
+INITIAL_SCALE = {"next": 0.02, "similar": 1.0, "factors": 0.2}
 """e of each term that has one: about the size of what it divides."""
+
+INITIAL_POWER = {"factors": -2.0}
+"""What r is begun with, before its softplus: 1 unless said. Who a user is changes slowly."""
 
 AGO, EVENTS = ITEM_NUMBERS.index("ago"), USER_NUMBERS.index("events")
 
@@ -74,6 +81,11 @@ class MemoryConfig:
     """What W is, one of `memory_tables.SIMILAR`; none without the term."""
     similar_l2: float
     """The ridge of `ease`, the shrinkage of `item_knn`."""
+    factor_dim: int
+    """Of y."""
+    factor_alpha: float
+    factor_l2: float
+    """Those that y is fitted with."""
 
     @property
     def numbered_terms(self) -> list[tuple[str, int]]:
@@ -95,6 +107,9 @@ class Memory(nn.Module):
     similar_items: Tensor
     similar_weight: Tensor
     log_recent: Tensor
+    factor_items: Tensor
+    factor_mean: Tensor
+    factor_variance: Tensor
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -109,11 +124,16 @@ class Memory(nn.Module):
         self.register_buffer("similar_items", torch.zeros(similar, dtype=torch.int32))
         self.register_buffer("similar_weight", torch.zeros(similar))
         self.register_buffer("log_recent", torch.zeros(recent))
+        dim = config.factor_dim if "factors" in config.terms else 0
+        self.register_buffer("factor_items", torch.zeros(rows if dim else 0, dim))
+        self.register_buffer("factor_mean", torch.zeros(dim))
+        self.register_buffer("factor_variance", torch.zeros(dim))
         network = torch.zeros(STATES)
         network[0] = 1.0
         self.network = nn.Parameter(network)
         self.coefficients = nn.Parameter(torch.zeros(len(terms), STATES))
-        self.power = nn.Parameter(torch.ones(len(terms)))
+        powers = [INITIAL_POWER.get(term, 1.0) for term, _ in terms]
+        self.power = nn.Parameter(torch.tensor(powers))
         scales = torch.tensor([INITIAL_SCALE.get(term, 1.0) for term, _ in terms])
         self.log_scale = nn.Parameter(scales.log())
         windowed = [term for term, _ in terms if term in WINDOWED]
@@ -167,9 +187,20 @@ class Memory(nn.Module):
             return torch.log1p(
                 _votes(zero, own_items[:, :few], decay, items[window], share[window]) / scale
             )
+        if term == "factors":
+            return self._factors(own_items, decay, scale)
         assert term == "similar", f"{term} is not one of {TERMS}"
         few, items = self.config.similar_length, self.similar_items
         return _votes(zero, own_items[:, :few], decay, items, self.similar_weight) / scale
+
+    def _factors(self, own_items: Tensor, decay: Tensor, scale: Tensor) -> Tensor:
+        """What the factors that a history implies say of all items. (B, V + 1)"""
+        count = decay * (own_items > 0)  # (B, M)
+        centred = self.factor_items[own_items] - self.factor_mean  # (B, M, D)
+        seen = (count.unsqueeze(2) * centred).sum(1)  # (B, D)
+        n = count.sum(1, keepdim=True)  # (B, 1)
+        folded = seen / (n * self.factor_variance + scale)
+        return folded @ self.factor_items.T
 
     def _looked_up(self, zero: Tensor, own_items: Tensor) -> list[Tensor]:
         """What the tables say of own items: T(a_0, i) and log q(i) in each window. (B, M) each"""

@@ -5,6 +5,7 @@ import torch
 from recsys_core.data.cuts import Cut
 from recsys_core.data.events import Events
 from recsys_core.models.baselines import fit_popularity_within, fit_transitions
+from recsys_core.models.item_factors import ItemFactorsSettings, fit_item_factors
 from recsys_core.models.item_neighbours import ItemNeighboursSettings, fit_item_neighbours
 from recsys_core.models.item_table import ItemTable, transition_table
 from recsys_core.models.linear_items import LinearItemsSettings, fit_linear_items
@@ -35,6 +36,14 @@ def count_tables(memory: Memory, events: Events, cut: Cut) -> None:
             table = transition_table(transitions, config.neighbours)
             memory.next_items[place] = torch.from_numpy(table.neighbour)
             memory.next_share[place] = torch.from_numpy(table.weight)
+    if "factors" in config.terms:
+        settings = ItemFactorsSettings(
+            dim=config.factor_dim, alpha=config.factor_alpha, l2=config.factor_l2, latest=LATEST
+        )
+        factors = fit_item_factors(events, counts, n_items=n_items, settings=settings)
+        memory.factor_items.copy_(torch.from_numpy(factors.items))
+        memory.factor_mean.copy_(torch.from_numpy(factors.mean))
+        memory.factor_variance.copy_(torch.from_numpy(factors.variance))
     if "similar" in config.terms:
         table = _similar(
             events, cut, kind=config.similar, l2=config.similar_l2, n=config.neighbours

@@ -2,7 +2,7 @@
 chosen there, its tables then counted on everything before the test period."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
 from tasks.fields import read_fields, with_fields_of
-from tasks.memory import Similar, counted, new_memory, similar_models
+from tasks.memory import Chosen, counted, factors_named, new_memory, similar_models
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
 from tasks.origins import Asked, earlier_periods, origin_folder
@@ -82,8 +82,8 @@ def run(
         seen_filter=evaluate.seen_filter,
         seed=seed,
     )
-    similar, compared = fitting.choose_similar()
-    memories, losses = fitting.fit(similar)
+    chosen, compared = fitting.choose()
+    memories, losses = fitting.fit(chosen)
     folder = layout.stage("train_memory")
     write_memory(folder / UNTIL_VALID, memories[0])
     write_memory(folder, counted(memories[0], *rule.wanted_part(events, cuts.test, names)))
@@ -91,7 +91,8 @@ def run(
     report = {
         **fitting.origins[0].validation.counted,
         "rows": fitting.rows_counted(),
-        "similar": {"chosen": str(similar), "loss": compared},
+        "similar": {"chosen": str(chosen.similar), "loss": compared["similar"]},
+        "factors": {"chosen": factors_named(chosen), "loss": compared["factors"]},
         "loss": losses,
         f"validation {first_metric}": found[0],
         **({f"earlier origins {first_metric}": found[1:]} if found[1:] else {}),
@@ -119,27 +120,41 @@ class Fitting:
         fitted = sum(len(one.rows) for one in self.origins)
         return {"in": n_targets, "out": fitted, "not_fitted_on": n_targets - fitted}
 
-    def choose_similar(self) -> tuple[Similar, dict[str, float]]:
-        """The item-item model beside which the other terms fit best, own items left aside; and the
-        loss of each that was compared."""
+    def choose(self) -> tuple[Chosen, dict[str, dict[str, float]]]:
+        """The item-item model, and then the item factors, beside which the other terms fit best,
+        own items left aside, and of these two the other one; and the loss of each that was
+        compared."""
         models = similar_models(self.params, catalogue=self.catalogue)
-        if len(models) == 1 or not self._has_rows:
-            return models[0], {}
+        pairs = self.params.factors if "factors" in self.params.terms else self.params.factors[:1]
+        chosen = Chosen(models[0], pairs[0])
+        with_similar = {str(one): replace(chosen, similar=one) for one in models}
+        chosen, of_similar = self._best(with_similar, aside=("own", "factors"))
+        each = [replace(chosen, factors=pair) for pair in pairs]
+        with_factors = {factors_named(one): one for one in each}
+        chosen, of_factors = self._best(with_factors, aside=("own", "similar"))
+        return chosen, {"similar": of_similar, "factors": of_factors}
+
+    def _best(
+        self, candidates: Mapping[str, Chosen], *, aside: tuple[str, ...]
+    ) -> tuple[Chosen, dict[str, float]]:
+        """The one with the least loss, and the losses; of one alone there is nothing to compare."""
+        if len(candidates) == 1 or not self._has_rows:
+            return next(iter(candidates.values())), {}
         fewer = replace(
             self.params,
-            terms=tuple(term for term in self.params.terms if term != "own"),
+            terms=tuple(term for term in self.params.terms if term not in aside),
             steps=max(1, self.params.steps // FEWER),
         )
         losses = {}
-        for similar in models:
-            memories = self._memories(fewer, similar)
-            losses[similar] = [epoch.loss for epoch in self._epochs(memories, fewer)][-1]
-            logger.info("stage=train_memory similar='%s' loss=%.4f", similar, losses[similar])
-        return min(models, key=losses.__getitem__), {str(one): losses[one] for one in models}
+        for name, chosen in candidates.items():
+            memories = self._memories(fewer, chosen)
+            losses[name] = [epoch.loss for epoch in self._epochs(memories, fewer)][-1]
+            logger.info("stage=train_memory compared='%s' loss=%.4f", name, losses[name])
+        return candidates[min(losses, key=losses.__getitem__)], losses
 
-    def fit(self, similar: Similar) -> tuple[list[Memory], list[float]]:
+    def fit(self, chosen: Chosen) -> tuple[list[Memory], list[float]]:
         """The memory of each origin, their numbers the same, and the loss of each epoch."""
-        memories = self._memories(self.params, similar)
+        memories = self._memories(self.params, chosen)
         losses = []
         if self.params.terms and self._has_rows:
             for epoch in self._epochs(memories, self.params):
@@ -157,11 +172,10 @@ class Fitting:
     def _has_rows(self) -> bool:
         return any(len(one.rows) > 0 for one in self.origins)
 
-    def _memories(self, params: TrainMemory, similar: Similar) -> list[Memory]:
+    def _memories(self, params: TrainMemory, chosen: Chosen) -> list[Memory]:
         """One for each origin with its tables, and nothing fitted: they share their numbers."""
         memories = [
-            counted(new_memory(params, one.before, similar), *one.counted_at)
-            for one in self.origins
+            counted(new_memory(params, one.before, chosen), *one.counted_at) for one in self.origins
         ]
         for memory in memories[1:]:
             memory.share_numbers(memories[0])

@@ -40,6 +40,8 @@ PARAMS = replace(
     next_length=2,
     similar_ease=(1.0, 10.0),
     similar_item_knn=(10.0,),
+    factor_dim=4,
+    factors=((0.01, 0.03), (0.1, 0.1)),
     steps=400,
 )
 
@@ -106,7 +108,7 @@ def test_what_is_remembered_is_worth_much_more_than_a_random_network(fitted: Lay
     assert report["loss"][-1] < report["loss"][0]
     assert len(report["loss"]) == -(-400 // 35), "350 targets, ten at a time"
     assert set(report["coefficients"]) == {
-        *("networks", "similar"),
+        *("networks", "similar", "factors"),
         *("next 6h", "next whole log", "recent 6h", "recent whole log"),
     }
 
@@ -183,7 +185,7 @@ def test_the_test_period_changes_nothing(fitted: Layout, tmp_path: Path) -> None
 
 
 def test_validation_changes_the_numbers_and_no_table_of_before_it(tmp_path: Path) -> None:
-    events, only = staying(), replace(PARAMS, similar_ease=(), steps=50)
+    events, only = staying(), replace(PARAMS, similar_ease=(), factors=((0.1, 0.1),), steps=50)
     later = events.timestamp >= VALID
     other = np.where(later, 1 + events.item_idx % N_ITEMS, events.item_idx).astype(np.int32)
     before, changed = (

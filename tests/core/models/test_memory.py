@@ -72,6 +72,14 @@ def walked(memory: Memory, term: str, window: int, history: list[int]) -> list[f
     if term == "recent":
         return memory.log_recent[window, 1:].tolist()
     latest_first = history[::-1]
+    if term == "factors":
+        sums, n = torch.zeros(memory.config.factor_dim), 0.0
+        for item in dict.fromkeys(latest_first):
+            decay = (latest_first.index(item) + 1) ** -r
+            sums += decay * (memory.factor_items[item] - memory.factor_mean)
+            n += decay
+        folded = sums / (n * memory.factor_variance + e)
+        return [float(folded @ memory.factor_items[item]) for item in range(1, ITEMS + 1)]
     votes = [0.0] * (memory.config.n_items + 1)
     for j, item in enumerate(dict.fromkeys(latest_first)):
         decay = (latest_first.index(item) + 1) ** -r
@@ -86,7 +94,8 @@ def walked(memory: Memory, term: str, window: int, history: list[int]) -> list[f
     return [vote if term == "similar" else math.log1p(vote) for vote in votes[1:]]
 
 
-TERM_AND_WINDOW = [("next", 0), ("next", 1), ("similar", 0), ("recent", 0), ("recent", 1)]
+TERM_AND_WINDOW = [("next", 0), ("next", 1), ("similar", 0)]
+TERM_AND_WINDOW += [("factors", 0), ("recent", 0), ("recent", 1)]
 
 
 @pytest.mark.parametrize(("term", "window"), TERM_AND_WINDOW)

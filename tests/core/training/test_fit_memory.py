@@ -47,6 +47,9 @@ def config_of(terms: tuple[str, ...]) -> MemoryConfig:
         neighbours=4,
         hidden=8,
         similar="item_knn",
+        factor_dim=4,
+        factor_alpha=0.1,
+        factor_l2=0.1,
         similar_l2=10.0,
     )
 

@@ -26,7 +26,7 @@ from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.fold_in import FoldIn
-from recsys_core.models.item_features import ItemFeatures, feature_rows
+from recsys_core.models.item_features import ItemFeatures, feature_rows, new_item_rows
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.tables import ITEM_VOCABULARY, read_table
 from tasks.item_features import ENCODING, ITEM_TABLE

@@ -47,6 +47,7 @@ READ = Features(
     training_share=None,
     warm_share=0.5,
     share_events=None,
+    cold_ridges=(),
 )
 OFF = replace(READ, items=())
 

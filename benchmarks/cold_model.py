@@ -4,8 +4,9 @@
                not for what came last: the mean of the probabilities among what is asked for
     fold_in    stage one alone: the vector that a history implies, in closed form
 
-Cold items have no id that was learned. Their rows are those of the model's decoder (lambda 1), or
-the rows of warm items carried over (`cold_carry.py`).
+Cold items have no id that was learned. Their rows are those of the model's decoder (lambda 1), with
+the regression that ends its training or without, or the rows of warm items carried over
+(`cold_carry.py`).
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.fold_in import FoldIn
-from recsys_core.models.item_features import ItemFeatures, feature_rows
+from recsys_core.models.item_features import ItemFeatures, feature_rows, new_item_rows
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.tables import ITEM_VOCABULARY, read_table
 from tasks.item_features import ENCODING, ITEM_TABLE
@@ -79,13 +80,17 @@ def items_column() -> str:
     return str(ITEM_TABLE.names[0])
 
 
-def decoded_rows(layout: Layout, model: TwoTimeScale, split: ColdSplit) -> Tensor:
-    """Rows of the cold items by the model's own decoder, as they are scored. (C, D + 1)"""
+def decoded_rows(
+    layout: Layout, model: TwoTimeScale, split: ColdSplit, *, as_trained: bool
+) -> Tensor:
+    """Rows of the cold items by the model's own decoder, as they are scored; `as_trained`, without
+    the regression on the finished rows. (C, D + 1)"""
     assert model.decoder is not None, "a model that reads features"
     encoding = FeatureEncoding.from_json(read_json(layout.stage("train_rnn") / ENCODING))
     table = read_table(layout.item_features, ITEM_TABLE).select([items_column(), *encoding.kinds])
     features = encode(encoding, table, split.cold_items)
-    rows = feature_rows(model.decoder, ItemFeatures.of(features, device=torch.device("cpu")))[1:]
+    said = feature_rows if as_trained else new_item_rows
+    rows = said(model.decoder, ItemFeatures.of(features, device=torch.device("cpu")))[1:]
     return torch.cat([model.item_rows(rows[:, :-1]), rows[:, -1:]], dim=1)
 
 

@@ -4,8 +4,10 @@
     popularity_by_features, ease_by_features      carried over by year and pairs of genres as well
                         (`cold_carry.py`): much harder ones
     random_lambda       the sequence model, whose decoder tells cold items (lambda 1); in training
-                        lambda ~ U[0, 1]
+                        lambda ~ U[0, 1], and at its end the regression on the finished rows
     fixed_lambda        the same with lambda .5 in training
+    ..._as_trained      the same networks and warm rows, the decoder without the regression, as
+                        HRNN-meta has it; that of a fixed lambda is a required baseline
     ids                 the sequence model without features, its rows carried over
     fold_in             stage one's vectors, the history folded in, its rows carried over
 
@@ -13,6 +15,8 @@ The split is drawn once (`SPLIT_SEED`); the seed is that of the training. Powers
 chosen by the first metric on validation, the same protocol inside what may be learned from.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -27,6 +31,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from benchmarks.cold_carry import by_genres, by_ridge
+from benchmarks.cold_merge import AS_TRAINED, BY_GENRE, TIES_AGAINST, merged
 from benchmarks.cold_model import (
     Asked,
     carried_rows,
@@ -36,19 +41,19 @@ from benchmarks.cold_model import (
     read_asked,
 )
 from benchmarks.cold_split import METRICS, ColdSplit, Level, draw_split, metrics_of, read_log
-from benchmarks.hrnn_cases import interval_of, read_cases, told, workspace_of_case
-from benchmarks.hrnn_results import Experiment, experiment_of
+from benchmarks.hrnn_cases import read_cases, workspace_of_case
+from benchmarks.hrnn_results import Experiment
+from benchmarks.measure import ROOT
 from benchmarks.quality import run_row
-from benchmarks.quality_merge import DRAWS
 from benchmarks.row import Row, log_folder
-from recsys_core.artifacts import read_json, write_json
-from recsys_core.evaluation.significance import mean_intervals
+from recsys_core.artifacts import read_json, sha256, write_json
 from recsys_core.layout import Layout
 from recsys_core.models.linear_items import LinearItemsSettings, fit_linear_items
 from recsys_core.models.two_time_scale import TwoTimeScale
 from recsys_core.models.user_items import user_items
 from recsys_core.rng import generator
 from recsys_core.tables import read_events
+from tasks.code import closure
 from tasks.embedding_files import UNTIL_TEST, read_embeddings
 from tasks.model_files import read_model
 
@@ -56,8 +61,6 @@ SPLIT_SEED = 1
 POWERS = (4.0, 8.0, 16.0, 32.0)
 EASE_L2 = (100.0, 300.0, 1000.0)
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
-AGAINST = "ease_by_genre"
-REQUIRED = ("random", "popularity_by_genre", "ease_by_genre")
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -65,64 +68,23 @@ Setting = tuple[float, ...]
 Scores = Callable[[Setting], Float32]
 
 
-TITLE = "Items that were held out of all training, in one list for each user that was too"
-NOTE = (
-    "Half of the items and a fifth of the users were drawn once (seed 1) and are in no training; "
-    "ranks are among the held-out items alone, mrr counts the first hit. Powers and ridges are "
-    "chosen by mrr on validation: the same protocol once more inside what may be learned from. "
-    "Of the required baselines equal scores come in an order drawn once, since by genres most "
-    "scores are shared; all else is ranked with ties against it. The paper's P@5 .162, P@25 "
-    ".133 and mrr .323 are of another draw; its NDCG is normalised otherwise."
-)
-
-
 def run(seed: int, *, runs: Path, logs: Path) -> Experiment:
     """Run the row with a seed; returns what all finished seeds found."""
     row = read_cases("cold")
     folder = runs / "cold"
     folder.mkdir(parents=True, exist_ok=True)
+    facts_path = folder / f"{seed}.json"
+    facts_path.unlink(missing_ok=True)  # until all is there again, this seed has found nothing
     found, chosen = find(row, seed, runs=runs, logs=logs)
-    facts = read_json(_last(row, seed, runs=runs).root / "run.json")
-    pq.write_table(found, folder / f"{seed}.parquet")
-    write_json(folder / f"{seed}.json", {**facts, "chosen": chosen})  # last: the seed is finished
-    return merged(row, runs=runs)
-
-
-def merged(row: Row, *, runs: Path) -> Experiment:
-    """What the finished seeds found, each model against EASE by genres."""
-    seeds = sorted(int(path.stem) for path in (runs / "cold").glob("*.json"))
-    facts = [read_json(runs / "cold" / f"{seed}.json") for seed in seeds]
-    values = _mean_of([pq.read_table(runs / "cold" / f"{seed}.parquet") for seed in seeds])
-    asked = ~np.isnan(values["random"][:, 0])  # who has no held-out item is asked nothing
-    cases = []
-    for name, of in values.items():
-        difference = None if name == AGAINST else of[asked] - values[AGAINST][asked]
-        cases.append(
-            {
-                "name": f"{name} (required)" if name in REQUIRED else name,
-                "params": row.cases.get(name, {}),
-                "metrics": dict(zip(METRICS, _intervals(of[asked]), strict=True)),
-                "against": None if difference is None else AGAINST,
-                "difference": None if difference is None else _intervals(difference)[0],
-                "without_request": None,
-                "numbers": {},
-                "chosen": {
-                    str(s): one["chosen"][name] for s, one in zip(seeds, facts, strict=True)
-                },
-            }
-        )
-    table = {
-        "log": "cold-ml1m",
-        "title": row.title,
-        "asked": "all held-out items of each user who was held out, in one list",
-        "population": f"{int(asked.sum()):,} users",
-        "first_metric": METRICS[0],
-        "seeds": seeds,
-        "facts": {"all": [told(one) for one in facts]},
-        "cases": cases,
-        "params": {key: value for key, value in facts[0]["params"].items() if key != "seed"},
+    facts = {
+        **read_json(_last(row, seed, runs=runs).root / "run.json"),
+        "experiment": _code_of_experiment(),
+        "cases": row.cases,
+        "chosen": chosen,
     }
-    return experiment_of("cold", title=TITLE, note=NOTE, tables=[table])
+    pq.write_table(found, folder / f"{seed}.parquet")
+    write_json(facts_path, json.loads(json.dumps(facts, default=str)))
+    return merged(row, seed, runs=runs)
 
 
 def find(row: Row, seed: int, *, runs: Path, logs: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -131,10 +93,11 @@ def find(row: Row, seed: int, *, runs: Path, logs: Path) -> tuple[pa.Table, dict
     for name, (scores, settings) in _level(row, "validation", seed, runs=runs, logs=logs).items():
         values = {setting: scores(setting) for setting in settings}
         chosen[name] = max(settings, key=lambda one, of=values: float(np.nanmean(of[one][:, 0])))
-    found = {
-        name: scores(chosen[name])
-        for name, (scores, _) in _level(row, "test", seed, runs=runs, logs=logs).items()
-    }
+    found = {}
+    for name, (scores, settings) in _level(row, "test", seed, runs=runs, logs=logs).items():
+        # with ties against it a model is what it is otherwise: nothing more is chosen
+        chosen[name] = chosen.get(name.removesuffix(TIES_AGAINST), settings[0])
+        found[name] = scores(chosen[name])
     told = {
         "model": np.repeat(list(found), [len(values) for values in found.values()]),
         "user": np.concatenate([np.arange(len(values)) for values in found.values()]),
@@ -157,15 +120,21 @@ def write_log_of(split: ColdSplit, source: Path, target: Path) -> None:
 
 
 def run_level(row: Row, level: Level, seed: int, *, runs: Path, logs: Path) -> dict[str, Layout]:
-    """Run the cases of the row on what a level may learn from; returns their workspaces."""
+    """Run the cases of the row on what a level may learn from; returns their workspaces.
+
+    On validation those alone of which something is chosen: a decoder has one setting.
+    """
     source = log_folder(row, logs=logs)
     split = draw_split(read_log(source), level, seed=SPLIT_SEED)
     prepared = runs / "cold-logs" / level
     write_log_of(split, source, prepared / row.dataset)
     part = replace(row, name=f"{row.name}-{level}")
-    for case in row.cases:
+    cases = [
+        case for case, changes in row.cases.items() if level == "test" or "features" not in changes
+    ]
+    for case in cases:
         run_row(part, seed, change=case, runs=runs, logs=prepared)
-    return {case: workspace_of_case(part, case, seed, runs=runs) for case in row.cases}
+    return {case: workspace_of_case(part, case, seed, runs=runs) for case in cases}
 
 
 def _last(row: Row, seed: int, *, runs: Path) -> Layout:
@@ -174,22 +143,11 @@ def _last(row: Row, seed: int, *, runs: Path) -> Layout:
     return workspace_of_case(part, list(row.cases)[-1], seed, runs=runs)
 
 
-def _mean_of(tables: list[pa.Table]) -> dict[str, Float64]:
-    """Metrics of each user (U, M) by model, the mean over seeds."""
-    names = tables[0]["model"].unique().to_pylist()
-    found = {}
-    for name in names:
-        parts = [table.filter(pc.equal(table["model"], name)) for table in tables]
-        columns = [[part[metric].to_numpy() for metric in METRICS] for part in parts]
-        found[name] = np.mean(columns, axis=0).T
-    return found
-
-
-def _intervals(values: Float64) -> list[dict[str, Any]]:
-    """The mean over users of each column, with its interval."""
-    rng = generator(0, "hrnn", "bootstrap")
-    found = mean_intervals(values, np.arange(len(values)), rng=rng, draws=DRAWS)
-    return [interval_of(one) for one in found]
+def _code_of_experiment() -> str:
+    """A digest of this file and of all files that it needs."""
+    files = sorted(closure("benchmarks/hrnn_cold.py", root=ROOT))
+    text = " ".join(f"{file} {sha256(ROOT / file)}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _level(
@@ -213,7 +171,9 @@ def _level(
     noise = drawn.random(wanted.shape).astype(np.float32)
     found = {"random": (judged(lambda _: noise, ties=False), [()])}
     for name, scores, settings in models_of(layouts, split, shared):
-        found[name] = (judged(scores, ties=name in REQUIRED), settings)
+        found[name] = (judged(scores, ties=name in BY_GENRE), settings)
+        if name in BY_GENRE and level == "test":
+            found[name + TIES_AGAINST] = (judged(scores, ties=False), settings)
     return found
 
 
@@ -273,9 +233,11 @@ def models_of(
         vectors, bias = (one.detach().numpy() for one in (model.item_vectors, model.item_bias))
         if model.decoder is None:
             told_rows = {(l2,): carried_rows(ridge(l2), vectors, bias) for l2 in RIDGES}
-        else:
-            told_rows = {(): decoded_rows(layout, model, split)}
-        yield case, partial(_asked_of, model, asked, told_rows), list(told_rows)
+            yield case, partial(_asked_of, model, asked, told_rows), list(told_rows)
+            continue
+        for ending in ("", AS_TRAINED):
+            decoded = {(): decoded_rows(layout, model, split, as_trained=bool(ending))}
+            yield case + ending, partial(_asked_of, model, asked, decoded), list(decoded)
 
 
 def _asked_of(

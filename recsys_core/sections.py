@@ -199,7 +199,9 @@ class Features:
     `item_features`, none: ids alone tell items. `categories` and `words` are the most values of a
     field, words of a text, that have a code. Of lambda, the share of an item that its features
     tell: `training_share` in training, null draws it anew for each batch; `warm_share` afterwards
-    for items with history; `share_events` (n0) makes that n0 / (n0 + their number of events)."""
+    for items with history; `share_events` (n0) makes that n0 / (n0 + their number of events).
+    `cold_ridges` are those of the regression that tells items without history
+    (`training/cold_rows.py`), one is chosen by held-out items; none: as the decoder was trained."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     items: tuple[str, ...]
@@ -209,6 +211,7 @@ class Features:
     training_share: float | None
     warm_share: float
     share_events: float | None
+    cold_ridges: tuple[float, ...]
 
     def __post_init__(self) -> None:
         _positive(self, "categories", "words", "decoder_hidden")
@@ -220,6 +223,10 @@ class Features:
                 raise ValueError(f"{name} is {share}, it must be from 0 to 1")
         if self.share_events is not None:
             _positive(self, "share_events")
+        if len(set(self.cold_ridges)) < len(self.cold_ridges):
+            raise ValueError(f"cold_ridges is {list(self.cold_ridges)}, it must name each once")
+        if not all(0 < ridge <= LARGEST for ridge in self.cold_ridges):
+            raise ValueError("cold_ridges must be ridges greater than 0")
 
 
 MemoryTerm = Literal["own", "next", "similar", "factors", "recent"]

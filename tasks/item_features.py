@@ -15,6 +15,7 @@ from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.layout import Layout
 from recsys_core.sections import Features
 from recsys_core.tables import ITEM_VOCABULARY, read_table
+from recsys_core.training.cold_rows import ColdRows
 from recsys_core.training.item_mixing import KnownFeatures
 from tasks.feature_kinds import kinds_read
 
@@ -65,6 +66,16 @@ def write_encoding(folder: Path, known: KnownFeatures | None) -> None:
         write_json(folder / ENCODING, known.encoding.to_json())
 
 
-def features_report(known: KnownFeatures | None) -> dict[str, Any]:
-    """What a stage's report says of the item features that it read."""
-    return {} if known is None else {"item_features": asdict(known.encoded.counts)}
+def features_report(
+    known: KnownFeatures | None, cold_rows: ColdRows | None = None
+) -> dict[str, Any]:
+    """What a stage's report says of the item features that it read, and of the regression on them
+    that was chosen before validation."""
+    if known is None:
+        return {}
+    found = {} if cold_rows is None else {"cold_rows": _rounded(asdict(cold_rows))}
+    return {"item_features": asdict(known.encoded.counts), **found}
+
+
+def _rounded(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(v, 6) if isinstance(v, float) else v for key, v in facts.items()}

@@ -15,7 +15,7 @@ from recsys_core.data.features import FeatureEncoding, encode
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import ContractError
 from recsys_core.layout import Layout
-from recsys_core.models.item_features import ItemFeatures, feature_rows
+from recsys_core.models.item_features import ItemFeatures, new_item_rows
 from recsys_core.models.memory import Memory
 from recsys_core.models.new_items import memory_with_new_items, with_new_items
 from recsys_core.models.two_time_scale import TwoTimeScale
@@ -59,7 +59,7 @@ def grown(exported: Exported, layout: Layout, *, as_of: int) -> Exported:
     known = exported.items.column(ITEM_ID).combine_chunks()
     ids = described.filter(pc.invert(pc.is_in(described, value_set=known)))
     encoded = encode(encoding, table, ids)
-    rows = feature_rows(model.decoder, ItemFeatures.of(encoded, device=torch.device("cpu")))[1:]
+    rows = new_item_rows(model.decoder, ItemFeatures.of(encoded, device=torch.device("cpu")))[1:]
     first, n = len(known) + 1, len(ids)
     seen = Vocabulary.from_table(exported.items).first_timestamp
     since = max(as_of, int(seen.max(initial=0)))  # what came last in a late delivery, later still

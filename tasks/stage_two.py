@@ -5,7 +5,7 @@ With choices made on validation, or with epochs that were chosen before.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -13,7 +13,9 @@ from recsys_core.data.cuts import Cut
 from recsys_core.models.embeddings import Embeddings
 from recsys_core.models.step_sizes import T_STAR_RANGE, StepSizes, choose_t_star
 from recsys_core.models.two_time_scale import TwoTimeScale
+from recsys_core.rng import generator
 from recsys_core.sections import Evaluate, TrainRnn
+from recsys_core.training.cold_rows import ColdRows, with_cold_rows
 from recsys_core.training.fit_rnn import PHASES, TOGETHER, Phase, RnnTrainer
 from recsys_core.training.initial_model import parted
 from recsys_core.training.item_mixing import KnownFeatures
@@ -36,6 +38,8 @@ class Selected:
     metric_together: float
     asked: dict[str, dict[str, int]]
     """How many validation targets there were, were asked for, and why not the rest."""
+    cold_rows: ColdRows | None
+    """Of the regression that tells items without history, where there was one."""
 
 
 def with_t_star(params: TrainRnn, steps: StepSizes) -> TrainRnn:
@@ -102,7 +106,7 @@ def select_model(
             judge_start=apart,
         )
 
-    model = _trained(
+    model, cold_rows = _trained(
         log, params, embeddings, data.device, fit, judges=judges, seed=seed, features=features
     )
     return Selected(
@@ -112,6 +116,7 @@ def select_model(
         metric=validation.metric_of_model(model, log),
         metric_together=fits[TOGETHER].best_metric,
         asked=validation.counted,
+        cold_rows=cold_rows,
     )
 
 
@@ -133,9 +138,10 @@ def fit_model(
         data.fit(trainer, phase=f"{name}-{phase}", max_epochs=epochs[phase], patience=None)
 
     log = data.log_until(cut)
-    return _trained(
+    model, _ = _trained(
         log, params, embeddings, data.device, fit, judges={}, seed=seed, features=features
     )
+    return model
 
 
 def _trained(
@@ -148,12 +154,16 @@ def _trained(
     judges: Mapping[Phase, Validation],
     seed: int,
     features: KnownFeatures | None,
-) -> TwoTimeScale:
+) -> tuple[TwoTimeScale, ColdRows | None]:
     """One phase after the other, each by `fit`; with `judges`, those that have somebody to judge.
+
+    Once the item table stands still, the decoder of its features learns to tell those without
+    history; the networks apart read what has come of it.
 
     Two networks of `swap` are trained like those of `none`, and only then answer the other group.
     """
     model: TwoTimeScale | None = None
+    cold_rows: ColdRows | None = None
     taught = replace(params, ablation="none") if params.ablation == "swap" else params
     for phase in PHASES:
         judge = judges.get(phase)
@@ -174,13 +184,23 @@ def _trained(
         )
         fit(phase, trainer)
         model = trainer.finished_model()
+        if phase == TOGETHER and features is not None:
+            rng = generator(seed, "train_rnn", "cold rows")
+            model, cold_rows = with_cold_rows(model, features, counts=log.item_counts, rng=rng)
+            if cold_rows is not None:
+                logger.info("event=cold_rows %s", _told(cold_rows))
     assert model is not None, "the first phase is never left out"
     if model.config.ablation == params.ablation:
-        return model
+        return model, cold_rows
     if model.config.ablation == "one_rnn":  # no network learned alone
         model = parted(model, log, taught, embeddings=embeddings, seed=seed)
     config = {**model.to_json(), "ablation": params.ablation}
-    return TwoTimeScale.from_arrays(config, model.to_arrays()).to(device)
+    return TwoTimeScale.from_arrays(config, model.to_arrays()).to(device), cold_rows
+
+
+def _told(cold_rows: ColdRows) -> str:
+    facts = {key: f"{v:.4g}" if isinstance(v, float) else v for key, v in asdict(cold_rows).items()}
+    return " ".join(f"{key}={value}" for key, value in facts.items())
 
 
 def _are_active_taught(log: LogUntil, params: TrainRnn) -> bool:

@@ -27,6 +27,7 @@ FEATURES = Features(
     training_share=None,
     warm_share=0.5,
     share_events=None,
+    cold_ridges=(),
 )
 
 

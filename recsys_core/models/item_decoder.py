@@ -8,6 +8,9 @@ w(f) and b(f) are one network over the fields of an item:
     bag field      the same with a table E of its own          16 ─▶ 32 ├ GELU(hidden) ─▶ D + 1
     all numbers                                                2 F ─▶ 32 ┘
 
+w(f) and b(f) of an item without history have a linear part too (`wide_features.py`), which a
+regression tells when all else has been learned.
+
 phi is linear in the rows [w, b], so one lambda for each item turns both tables into one: whoever
 scores with it needs no features. An item without history has nothing but its features, and an item
 without features those of "unknown".
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_core.errors import ModelError
+from recsys_core.models.wide_features import Atoms, WideRows
 
 EMBEDDING = 16
 FIELD = 32
@@ -38,6 +42,8 @@ class FeatureDecoderConfig:
     """Of each bag field, code 0 with them; as the encoding of the features says."""
     n_numbers: int
     """Two for each number: its value, and whether it is there."""
+    columns: int = 0
+    """Of the linear part: none before its regression."""
 
     def to_json(self) -> dict[str, Any]:
         """The sizes as JSON."""
@@ -70,11 +76,15 @@ class FeatureDecoder(nn.Module):
         self.read_numbers = nn.Linear(config.n_numbers, FIELD) if config.n_numbers else None
         self.mix_fields = nn.Linear(fields * FIELD, config.hidden)
         self.out = nn.Linear(config.hidden, config.dim + 1)
+        self.wide = None
+        if config.columns:
+            atoms = Atoms(config.n_codes, config.n_numbers)
+            self.wide = WideRows(atoms, columns=config.columns, dim=config.dim)
 
     def forward(
         self, codes: Sequence[Tensor], weights: Sequence[Tensor], numbers: Tensor
     ) -> Tensor:
-        """Rows of any items, each by its own features alone.
+        """Rows of any items, each by its own features alone, as they were learned with the network.
 
         Codes (N, L) int and weights (N, L) for each bag field, with an L of its own, and numbers
         (N, 2 F), to (N, D + 1). Padding has weight 0.
@@ -90,6 +100,11 @@ class FeatureDecoder(nn.Module):
         mixed = nn.functional.gelu(self.mix_fields(torch.cat(parts, dim=-1)))  # (N, hidden)
         rows: Tensor = self.out(mixed)
         return rows  # (N, D + 1)
+
+    def of_new(self, codes: Sequence[Tensor], weights: Sequence[Tensor], numbers: Tensor) -> Tensor:
+        """The same of items without history: with what the regression adds. (N, D + 1)"""
+        rows: Tensor = self(codes, weights, numbers)
+        return rows if self.wide is None else rows + self.wide(codes, weights, numbers)
 
 
 def mix(id_rows: Tensor, feature_rows: Tensor, lam: Tensor | float) -> Tensor:

@@ -53,13 +53,16 @@ class ItemFeatures:
 
 @torch.no_grad()
 def feature_rows(decoder: FeatureDecoder, features: ItemFeatures) -> Tensor:
-    """What features alone say of every item, PAD among them, a chunk at a time. (N, D + 1)"""
-    return torch.cat(
-        [
-            features.take(slice(first, first + CHUNK)).read_by(decoder)
-            for first in range(0, len(features), CHUNK)
-        ]
-    )
+    """What features alone say of every item as it was learned with the network, for mixtures with
+    ids: PAD among them, a chunk at a time. (N, D + 1)"""
+    return torch.cat([part.read_by(decoder) for part in _chunks(features)])
+
+
+@torch.no_grad()
+def new_item_rows(decoder: FeatureDecoder, features: ItemFeatures) -> Tensor:
+    """The rows of items without history, which have nothing but features. (N, D + 1)"""
+    parts = [decoder.of_new(part.codes, part.weights, part.numbers) for part in _chunks(features)]
+    return torch.cat(parts)
 
 
 def mixed_table(id_rows: Tensor, rows: Tensor, lam: npt.NDArray[np.float32]) -> Tensor:
@@ -70,3 +73,9 @@ def mixed_table(id_rows: Tensor, rows: Tensor, lam: npt.NDArray[np.float32]) -> 
     shares = torch.from_numpy(lam).to(id_rows.device)  # (V + 1,)
     mixed = mix(id_rows, rows, shares)  # (V + 1, D + 1)
     return torch.cat([id_rows[:1], mixed[1:]])
+
+
+def _chunks(features: ItemFeatures) -> list[ItemFeatures]:
+    """One at least, so that no item has no row of the right width."""
+    firsts = range(0, max(len(features), 1), CHUNK)
+    return [features.take(slice(first, first + CHUNK)) for first in firsts]

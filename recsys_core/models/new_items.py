@@ -13,7 +13,7 @@ from recsys_core.models.two_time_scale import TwoTimeScale
 def with_new_items(model: TwoTimeScale, rows: Tensor) -> TwoTimeScale:
     """The model with N items more, behind its own: n_items + 1 to n_items + N.
 
-    `rows` (N, D + 1) is what its decoder says of their features (`item_features.feature_rows`, of
+    `rows` (N, D + 1) is what its decoder says of their features (`item_features.new_item_rows`, of
     which row 0 is PAD's): vectors with biases, taken up whole, for lambda is 1 without history. In
     fold-in they say nothing of a direction, for stage one never met them; their rating is what the
     user gives on the whole. All other rows are the same bits, and the given model stays as it is.

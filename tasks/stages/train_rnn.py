@@ -96,7 +96,7 @@ def run(
         layout.report("train_rnn"),
         {
             **rows_trained(data, unwanted=True),
-            **features_report(known),
+            **features_report(known, selected.cold_rows),
             **selected.asked,
             **fields_report(fields),
             "best_epochs": selected.epochs,

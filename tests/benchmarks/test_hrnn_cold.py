@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from benchmarks.cold_carry import by_genres, by_ridge
+from benchmarks.cold_merge import AGAINST, AS_TRAINED, BY_GENRE, REQUIRED, TIES_AGAINST, merged
 from benchmarks.cold_model import carried_rows, fold_in_scores, network_scores, read_asked
 from benchmarks.cold_split import METRICS, ColdSplit, draw_split, incidence, metrics_of, read_log
 from benchmarks.hrnn_cases import read_cases
-from benchmarks.hrnn_cold import AGAINST, REQUIRED, find, merged, models_of, write_log_of
+from benchmarks.hrnn_cold import find, models_of, write_log_of
 from benchmarks.hrnn_results import experiments_page
 from benchmarks.quality import workspace_of
 from recsys_core.artifacts import write_json
@@ -236,19 +237,25 @@ def test_every_model_scores_every_cold_item(trained: Path, split: ColdSplit, log
     assert {AGAINST, "popularity_by_genre", "ease_by_features", "fold_in", "ids"} <= set(found)
 
 
-def test_the_page_tells_what_the_seeds_found(tmp_path: Path) -> None:
-    folder = tmp_path / "cold"
-    folder.mkdir()
-    names = (*REQUIRED, "fold_in")
-    values = {name: 0.1 * (place + 1) for place, name in enumerate(names)}
+NAMES = (*REQUIRED, "fold_in")
+
+
+def write_seeds(folder: Path, *, seeds: tuple[int, ...], **changes: object) -> None:
+    """What is written down of finished seeds: those of models by their place, and the facts."""
+    folder.mkdir(exist_ok=True)
+    values = {name: 0.1 * (place + 1) for place, name in enumerate(NAMES)}
     told = {
         "changed_since": False,
         "device": "cpu",
         "commit": "c" * 40,
         "machine": {"cpus": 2, "cpu": "a CPU"},
         "seconds": {"ingest": 1},
+        "code": "a",
+        "experiment": "b",
+        "versions": {"torch": "2"},
+        "cases": {"ids": {}},
     }
-    for seed in (1, 2):
+    for seed in seeds:
         rows = [
             {"model": name, "user": user, **dict.fromkeys(METRICS, value + 0.01 * seed)}
             for name, value in values.items()
@@ -256,30 +263,68 @@ def test_the_page_tells_what_the_seeds_found(tmp_path: Path) -> None:
         ]
         rows[4] |= dict.fromkeys(METRICS, np.nan)  # of `random`: a user without a held-out item
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{seed}.parquet")
-        chosen = {name: [1.0] for name in names}
-        write_json(folder / f"{seed}.json", {**told, "params": {"seed": seed}, "chosen": chosen})
-    found = merged(ROW, runs=tmp_path)
+        facts = {**told, "params": {"seed": seed}, "chosen": {name: [1.0] for name in NAMES}}
+        write_json(folder / f"{seed}.json", {**facts, **changes})
+
+
+def test_the_page_tells_what_the_seeds_found(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "cold", seeds=(1, 2))
+    found = merged(ROW, 2, runs=tmp_path)
     json.dumps(found)
     (table,) = found["tables"]
     assert table["seeds"] == [1, 2]
+    assert table["left_aside"] == {}
     assert table["population"] == "4 users"
     by_name = {case["name"].partition(" ")[0]: case for case in table["cases"]}
-    assert by_name["fold_in"]["metrics"]["mrr"]["value"] == pytest.approx(0.415)
-    assert by_name["fold_in"]["difference"]["value"] == pytest.approx(0.1)
+    assert by_name["fold_in"]["metrics"]["mrr"]["value"] == pytest.approx(0.515)
+    assert by_name["fold_in"]["difference"]["value"] == pytest.approx(0.2)
     assert by_name[AGAINST]["difference"] is None
+    as_trained = by_name["fixed_lambda" + AS_TRAINED]["params"]["features"]
+    assert (as_trained["training_share"], as_trained["cold_ridges"]) == (0.5, [])
     text = experiments_page({"cold": found})
-    assert "| fold_in | 0.4150 [0.4150, 0.4150] |" in text
-    assert "| ease_by_genre (required) |" in text
-    assert "| ease_by_genre | +0.1000 [+0.1000, +0.1000] | ahead |" in text
+    assert "| fold_in | 0.5150 [0.5150, 0.5150] |" in text
+    assert all(f"| {name} (required) |" in text for name in REQUIRED)
+    assert "| ease_by_genre | +0.2000 [+0.2000, +0.2000] | ahead |" in text
 
 
-@pytest.mark.slow  # two levels of three cases, each of eight stages in a process of its own
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"code": "of another day"}, ["code"]),
+        ({"experiment": "c", "cases": {}}, ["experiment", "cases"]),
+        ({"params": {"seed": 1, "split": "days"}}, ["params"]),
+        ({"code": None, "experiment": None, "versions": None}, ["code", "experiment", "versions"]),
+    ],
+)
+def test_seeds_that_are_no_repetitions_are_left_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], said: list[str]
+) -> None:
+    """Once the mean was over seeds of any code."""
+    write_seeds(tmp_path / "cold", seeds=(1,), **changes)
+    write_seeds(tmp_path / "cold", seeds=(2, 3))
+    (table,) = merged(ROW, 2, runs=tmp_path)["tables"]
+    assert table["seeds"] == [2, 3]
+    assert table["left_aside"] == {"1": said}
+    assert capsys.readouterr().out.startswith(
+        f"event=left_aside seed=1 differs_in={','.join(said)};"
+    )
+    (table,) = merged(ROW, 1, runs=tmp_path)["tables"]
+    assert table["seeds"] == [1]
+
+
+@pytest.mark.slow  # two levels, four cases, each of eight stages in a process of its own
 def test_the_row_from_its_log_to_what_is_found(logs: Path, tmp_path: Path) -> None:
     row = replace(ROW, params=TINY)
     found, chosen = find(row, 1, runs=tmp_path, logs=logs)
     models = found["model"].unique().to_pylist()
     assert set(models) == {*REQUIRED, *ROW.cases, "fold_in", "ease_by_features"} | {
-        "popularity_by_features"
+        "popularity_by_features",
+        "random_lambda" + AS_TRAINED,
+        *(name + TIES_AGAINST for name in BY_GENRE),
     }
     assert len(found) == len(models) * USERS // 5
     assert len(chosen["ease_by_genre"]) == 2
+    assert chosen["ease_by_genre" + TIES_AGAINST] == chosen["ease_by_genre"]
+    assert chosen["random_lambda"] == []
+    on_validation = {path.name for path in (tmp_path / "cold-validation").iterdir()}
+    assert on_validation == {"1-ids"}, "of the others nothing is chosen"

@@ -75,6 +75,8 @@ def test_the_kind_of_split_decides_its_keys(value: dict[str, Any]) -> None:
         ("features", "training_share", 1.1, "training_share is 1.1, it must be from 0 to 1"),
         ("features", "warm_share", float("nan"), "warm_share is nan, it must be from 0 to 1"),
         ("features", "share_events", 0.0, "share_events is 0.0, it must be greater than 0"),
+        ("features", "cold_ridges", [3.0, 0.0], "cold_ridges must be ridges greater than 0"),
+        ("features", "cold_ridges", [3.0, 3.0], "cold_ridges is [3.0, 3.0], it must name each"),
         ("export_onnx", "new_items", True, "export_onnx.new_items is true, but features.items is"),
         ("train_rnn", "rating_weight", -1.0, "rating_weight is -1.0, it must be at least 0"),
         ("train_rnn", "rating_pull", -1.0, "rating_pull is -1.0, it must be at least 0"),

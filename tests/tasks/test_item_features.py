@@ -14,7 +14,7 @@ from recsys_core.config import Params, check_params, read_yaml
 from recsys_core.data.features import FeatureEncoding, encode
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
-from recsys_core.models.item_features import ItemFeatures, feature_rows
+from recsys_core.models.item_features import ItemFeatures, new_item_rows
 from recsys_core.models.new_items import with_new_items
 from recsys_core.sections import Features, Refit
 from recsys_core.tables import read_events
@@ -47,6 +47,7 @@ READ = Features(
     training_share=None,
     warm_share=0.5,
     share_events=None,
+    cold_ridges=(3.0, 30.0),
 )
 OFF = replace(READ, items=())
 
@@ -217,11 +218,15 @@ def test_both_stages_write_a_model_that_reads_features_and_their_encoding(layout
         # an item that the log lacks is told by what lies in the folder and its own row
         table = pa.table({"item_id": ["i99"], "genre": ["genre 1"], "price": [3.0]})
         new = encode(encoding, table, pa.array(["i99"]))
-        rows = feature_rows(model.decoder, ItemFeatures.of(new, device=torch.device("cpu")))
+        assert model.config.features.columns > 5, "one, codes, bumps"
+        rows = new_item_rows(model.decoder, ItemFeatures.of(new, device=torch.device("cpu")))
         grown = with_new_items(model, rows[1:])
         assert torch.isfinite(grown.item_vectors).all()
         assert grown.item_vectors[-1].any()
         assert not model.item_vectors[0].any(), "PAD"
+    cold_rows = read_json(layout.report("train_rnn"))["cold_rows"]
+    assert cold_rows["ridge"] in READ.cold_ridges
+    assert cold_rows["items"] > DESCRIBED // 2
     for stage in ("train_rnn", "refit"):
         counts = read_json(layout.report(stage))["item_features"]
         assert counts["without_row"] == 2

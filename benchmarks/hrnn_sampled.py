@@ -245,6 +245,8 @@ def _seeds(
             for one, of in zip(both, LOSSES, strict=True)
         ):
             found.append(read_json(path))
+        else:
+            print(f"event=left_aside file={path.name}: run its seed again", flush=True)
     return found
 
 

@@ -13,7 +13,7 @@ row day-globo-streaming found, where it was run.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,11 +79,12 @@ def measured(row: Row, seed: int, *, runs: Path, logs: Path) -> Found:
     """How a seed's backtest came about; written last, when all of it is done."""
     layout, path = workspace_of_seed(row, seed, runs=runs), _facts_of(row, seed, runs=runs)
     params = {**row.params, "seed": seed}
-    check_params(merged(read_yaml(ROOT / "params.yaml"), params), where=row.name)
+    effective = merged(read_yaml(ROOT / "params.yaml"), params)
+    check_params(effective, where=row.name)
     source = {"dataset": row.dataset, "path": os.path.relpath(log_folder(row, logs=logs), ROOT)}
     asked = {
         "code": code_of_backtest(),
-        "params": params,
+        "params": effective,
         "log": digest_of_log(Layout(ROOT), {"ingest": source}),
         "device": device().type,
     }
@@ -133,11 +134,27 @@ def overrides(params: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _check_alike(row: Row, facts: Sequence[Found]) -> None:
+    """Raise `ContractError` where seeds differ in more than their seed."""
+    asked = [{**one["asked"], "params": _unseeded(one)} for one in facts]
+    kinds = {json.dumps(one, sort_keys=True) for one in asked}
+    if len(kinds) > 1:
+        raise ContractError(
+            f"{row.name}: its {len(facts)} seeds were run in {len(kinds)} ways, with other params, "
+            "another log or on another device; run each seed again: what is as it is now is kept"
+        )
+
+
+def _unseeded(facts: Found) -> Found:
+    return {key: value for key, value in facts["asked"]["params"].items() if key != "seed"}
+
+
 def merge_seeds(row: Row, *, runs: Path) -> Experiment:
     """What the finished seeds found, as one experiment."""
     paths = sorted((runs / row.name).glob("*.json"), key=lambda path: int(path.stem))
     facts = [read_json(path) for path in paths]
     check_code(row, {"all": facts})
+    _check_alike(row, facts)
     seeds = [int(path.stem) for path in paths]
     layouts = [workspace_of_seed(row, seed, runs=runs) for seed in seeds]
     params = read_params(layouts[0].params)

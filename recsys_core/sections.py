@@ -147,6 +147,11 @@ class TrainRnn:
                 raise ValueError(f"trend_hours is {self.trend_hours}, it must be at least a minute")
         if self.trend_refresh_hours is not None:
             _positive(self, "trend_refresh_hours")
+            if not 1 <= self.trend_refresh_hours * 60 <= LARGEST:
+                raise ValueError(
+                    f"trend_refresh_hours is {self.trend_refresh_hours:g}, it must be at least a "
+                    f"minute and at most {LARGEST:g} of them"
+                )
             if self.trend_hours is None:
                 raise ValueError(
                     f"trend_refresh_hours is {self.trend_refresh_hours:g} and trend_hours null: "

@@ -30,6 +30,10 @@ class Chosen:
     """The alpha and the ridge of item factors."""
 
 
+NO_FACTORS = (0.0, 0.0)
+"""Without the term."""
+
+
 def similar_models(params: TrainMemory, *, catalogue: int) -> list[Similar]:
     """The item-item models to choose from, at least one.
 
@@ -46,7 +50,9 @@ def similar_models(params: TrainMemory, *, catalogue: int) -> list[Similar]:
 
 
 def factors_named(chosen: Chosen) -> str:
-    """The alpha and the ridge of its factors, for reports."""
+    """The alpha and the ridge of its factors, for reports; none without the term."""
+    if chosen.factors == NO_FACTORS:
+        return "none"
     return "alpha {:g} ridge {:g}".format(*chosen.factors)
 
 

@@ -30,6 +30,9 @@ from recsys_core.tables import ITEM_VOCABULARY, read_table
 from recsys_core.training.fit_memory import Origin
 from recsys_core.training.validation import Validation
 
+ORIGINS = "origins"
+"""The folder of what was fitted at earlier origins, beside what later stages read."""
+
 
 def earlier_periods(layout: Layout, events: Events, cuts: Cuts, *, origins: int) -> list[Period]:
     """The `origins` - 1 periods before validation, each as long as it in time, the latest first.
@@ -46,7 +49,7 @@ def earlier_periods(layout: Layout, events: Events, cuts: Cuts, *, origins: int)
     for number in range(1, origins):
         time = start - number * length
         before = Cut.at(events, time, n_items=items.known_before(time))
-        if before.counts.sum() == 0 or until.counts.sum() == before.counts.sum():
+        if before.counts.sum() == 0 or until.counts.sum() <= before.counts.sum():
             raise DataError(
                 f"train_memory.origins is {origins}, but {number} periods before validation there "
                 f"is nothing left to learn from or to ask for; set it to {number}"
@@ -58,7 +61,7 @@ def earlier_periods(layout: Layout, events: Events, cuts: Cuts, *, origins: int)
 
 def origin_folder(folder: Path, number: int) -> Path:
     """Where a stage keeps what it fitted at the origin so many periods before validation."""
-    return folder / "origins" / str(number)
+    return folder / ORIGINS / str(number)
 
 
 @dataclass(frozen=True)

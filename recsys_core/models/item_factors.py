@@ -27,7 +27,7 @@ from recsys_core.models.user_items import user_items
 from recsys_core.rng import generator
 
 CELLS = 2_000_000
-"""Numbers of gathered vectors worked on at once: 8 MB."""
+"""Numbers of gathered vectors worked on at once: 8 MB, or what one row takes where it has more."""
 
 SWEEPS = 6
 """Over users and items: after these the vectors move little."""
@@ -94,8 +94,9 @@ def _solved(observed: sparse.csr_array, other: Tensor, settings: ItemFactorsSett
     dim, alpha = other.shape[1], settings.alpha
     everywhere = alpha * (other.T @ other)  # (D, D)
     found = torch.zeros(observed.shape[0], dim)
-    for rows in _of_one_length(np.diff(observed.indptr), dim=dim):
-        count = np.diff(observed.indptr)[rows]
+    entries = np.diff(observed.indptr)
+    for rows in _of_one_length(entries, dim=dim):
+        count = entries[rows]
         entry, there = _entries(observed.indptr[rows], count)
         columns = np.where(there, observed.indices[entry], 0).astype(np.int64)
         vectors = other[torch.from_numpy(columns)]  # (B, L, D)

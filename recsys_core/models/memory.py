@@ -196,10 +196,9 @@ class Memory(nn.Module):
     def _factors(self, own_items: Tensor, decay: Tensor, scale: Tensor) -> Tensor:
         """What the factors that a history implies say of all items. (B, V + 1)"""
         count = decay * (own_items > 0)  # (B, M)
-        centred = self.factor_items[own_items] - self.factor_mean  # (B, M, D)
-        seen = (count.unsqueeze(2) * centred).sum(1)  # (B, D)
         n = count.sum(1, keepdim=True)  # (B, 1)
-        folded = seen / (n * self.factor_variance + scale)
+        seen = (count.unsqueeze(1) @ self.factor_items[own_items]).squeeze(1)  # (B, D)
+        folded = (seen - n * self.factor_mean) / (n * self.factor_variance + scale)
         return folded @ self.factor_items.T
 
     def _looked_up(self, zero: Tensor, own_items: Tensor) -> list[Tensor]:

@@ -49,7 +49,8 @@ def memory_with_new_items(memory: Memory, n: int) -> Memory:
     """The memory with `n` items more, behind its own, which follow and resemble nothing.
 
     Nobody could ask for them yet, so that they are not taken to be unpopular: `log_recent` is the
-    mean of the others', in each window. The given memory stays as it is.
+    mean of the others', in each window, and factors the mean of all, as of any item without an
+    event. The given memory stays as it is.
     """
     config = replace(memory.config, n_items=memory.config.n_items + n)
     grown = Memory(config).to(memory.network.device)
@@ -60,6 +61,7 @@ def memory_with_new_items(memory: Memory, n: int) -> Memory:
         ("similar_items", 0),
         ("similar_weight", 0),
         ("log_recent", 1),
+        ("factor_items", 0),
     ):
         table = tables[name]
         if not table.numel():
@@ -67,6 +69,8 @@ def memory_with_new_items(memory: Memory, n: int) -> Memory:
         more = torch.zeros_like(table.narrow(axis, 0, 1)).repeat_interleave(n, dim=axis)
         if name == "log_recent":
             more = more + table[:, 1:].mean(dim=1, keepdim=True)
+        if name == "factor_items":
+            more = more + tables["factor_mean"]
         tables[name] = torch.cat([table, more], dim=axis)
     grown.load_state_dict(tables)
     return grown.eval()

@@ -225,5 +225,7 @@ def _looked_up(memory: Mapping[str, Any]) -> int:
         "own": length * (memory["hidden"] + OWN_INPUTS),
         "next": min(length, memory["next_length"]) * neighbours,
         "similar": min(length, memory["similar_length"]) * neighbours,
+        "factors": length * memory["factor_dim"],
+        "recent": 1,
     }
-    return max((by_term.get(term, 1) for term in memory["terms"]), default=0)
+    return max((by_term[term] for term in memory["terms"]), default=0)

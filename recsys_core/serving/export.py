@@ -270,7 +270,7 @@ def _export(module: nn.Module, folder: Path, graph: Graph, *, spec: InputSpec, k
         raise ModelError(
             f"{graph}: the graph has {model.ByteSize()} bytes, one ONNX file holds "
             f"{PROTOBUF_LIMIT}; "
-            "use a smaller train_memory.neighbours or train_embeddings.dim"
+            "use a smaller train_memory.neighbours, train_memory.factor_dim or train_embeddings.dim"
         )
     onnx.checker.check_model(model)
     with atomic_path(folder / f"{graph}.onnx") as temporary:

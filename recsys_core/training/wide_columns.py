@@ -14,12 +14,15 @@ FEWEST_ITEMS = 2.0
 MOST_CODES, MOST_PAIRED, MOST_PAIRS = 1024, 256, 1024
 """Columns of one code, codes that are multiplied, columns of two atoms: those of the most items."""
 
+MOST_BUMPS = 1024
+"""Of all numbers together: the regression costs the square of its columns."""
+
 
 def choose_columns(atoms: Atoms, features: ItemFeatures, *, paired: Sequence[bool]) -> Tensor:
     """One, codes, bumps, and pairs of codes with each other and with broad bumps. (F, 2)
 
-    `paired` says of which bags codes are multiplied. Of codes and pairs of more than is allowed,
-    those of the most items; equal ones in the order of their numbers.
+    `paired` says of which bags codes are multiplied. Of more codes, bumps or pairs than are
+    allowed those of the most items are taken; equal ones in the order of their numbers.
     """
     support = torch.zeros(atoms.total, dtype=torch.float64)
     for part in _atoms_of(atoms, features):
@@ -39,6 +42,9 @@ def choose_columns(atoms: Atoms, features: ItemFeatures, *, paired: Sequence[boo
     kept = _most(together[first, second], most=MOST_PAIRS)
     pairs = torch.stack([lists[first[kept]], both[second[kept]]], dim=1)
     bumps = torch.arange(atoms.first_bump, atoms.first_broad)
+    if len(bumps) > MOST_BUMPS:
+        order = torch.argsort(support[bumps], descending=True, stable=True)
+        bumps = bumps[order[:MOST_BUMPS].sort().values]
     alone = torch.cat([torch.zeros(1, dtype=torch.int64), singles, bumps])
     return torch.cat([torch.stack([torch.zeros_like(alone), alone], dim=1), pairs])  # (F, 2)
 

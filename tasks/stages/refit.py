@@ -14,6 +14,7 @@ from tasks.item_features import features_report, known_features, write_encoding
 from tasks.memory import counted
 from tasks.memory_files import read_memory, write_memory
 from tasks.model_files import write_model
+from tasks.origins import ORIGINS
 from tasks.stage_one import fit_embeddings
 from tasks.stage_two import fit_model, with_t_star
 from tasks.step import main
@@ -37,7 +38,7 @@ def run(
     if refit.kind == "none":
         write_encoding(folder, None)  # none of an earlier run, unless the model has one
         write_fields(folder, None)
-        kept = shutil.ignore_patterns(UNTIL_VALID)
+        kept = shutil.ignore_patterns(UNTIL_VALID, ORIGINS)
         for stage in (evaluated, remembered):
             shutil.copytree(stage, folder, ignore=kept, dirs_exist_ok=True)
         epochs = read_json(evaluated / "training.json")["epochs"]

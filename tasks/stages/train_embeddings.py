@@ -39,7 +39,7 @@ def run(
     memory's the origins: each has embeddings of what was known then.
     """
     origins = train_memory.origins
-    check_clock(clock_of(layout), train_embeddings=train_embeddings)
+    check_clock(clock_of(layout), train_embeddings=train_embeddings, train_memory=train_memory)
     asked = (evaluate.targets, evaluate.seen_filter, first_metric, origins)
     data = TrainingData.read(
         layout,
@@ -49,6 +49,7 @@ def run(
         seed,
         reward_rule=Rewards.of(train_rnn),
     )
+    periods = earlier_periods(layout, data.events, data.cuts, origins=origins)
     selected, fit = select_embeddings(
         data, train_embeddings, evaluate=evaluate, metric_name=first_metric, seed=seed
     )
@@ -63,7 +64,6 @@ def run(
     folder = layout.stage("train_embeddings")
     write_embeddings(folder / UNTIL_VALID, selected)
     write_embeddings(folder / UNTIL_TEST, again(cut=data.cuts.test))
-    periods = earlier_periods(layout, data.events, data.cuts, origins=origins)
     for number, period in enumerate(periods, start=1):
         embeddings = again(cut=period.before, phase=f"origin-{number}")
         write_embeddings(origin_folder(folder, number), embeddings)

@@ -1,5 +1,5 @@
-"""The memory: its item-item model chosen and its numbers fitted on validation beside the networks
-chosen there, its tables then counted on everything before the test period."""
+"""The memory: its item-item model and factors chosen and its numbers fitted on validation beside
+the networks chosen there, its tables then counted on everything before the test period."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
 from tasks.fields import read_fields, with_fields_of
-from tasks.memory import Chosen, counted, factors_named, new_memory, similar_models
+from tasks.memory import NO_FACTORS, Chosen, counted, factors_named, new_memory, similar_models
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
 from tasks.origins import Asked, earlier_periods, origin_folder
@@ -30,7 +30,7 @@ from tasks.step import main
 logger = logging.getLogger(__name__)
 
 FEWER = 4
-"""Item-item models are compared after so many times fewer steps."""
+"""What there is to choose from is compared after so many times fewer steps."""
 
 
 def run(
@@ -125,7 +125,7 @@ class Fitting:
         own items left aside, and of these two the other one; and the loss of each that was
         compared."""
         models = similar_models(self.params, catalogue=self.catalogue)
-        pairs = self.params.factors if "factors" in self.params.terms else self.params.factors[:1]
+        pairs = self.params.factors if "factors" in self.params.terms else (NO_FACTORS,)
         chosen = Chosen(models[0], pairs[0])
         with_similar = {str(one): replace(chosen, similar=one) for one in models}
         chosen, of_similar = self._best(with_similar, aside=("own", "factors"))

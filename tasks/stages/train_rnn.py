@@ -39,12 +39,13 @@ def run(
     Of the memory's section the origins are read: each has a model of what was known then.
     """
     origins = train_memory.origins
-    check_clock(clock_of(layout), train_rnn=train_rnn)
+    check_clock(clock_of(layout), train_rnn=train_rnn, train_memory=train_memory)
     asked = (evaluate.targets, evaluate.seen_filter, evaluate.streaming, first_metric, origins)
     rule = Rewards.of(train_rnn)
     data = TrainingData.read(
         layout, "train_rnn", train_rnn, features, *asked, seed, reward_rule=rule
     )
+    periods = earlier_periods(layout, data.events, data.cuts, origins=origins)
     embeddings = layout.stage("train_embeddings")
     params = with_t_star(train_rnn, read_step_sizes(embeddings))
     known = known_features(layout, features, data.cuts.valid)
@@ -86,7 +87,6 @@ def run(
         return model, known, fields
 
     model, known, fields = again(folder, embeddings / UNTIL_TEST, data.cuts.test, "refit")
-    periods = earlier_periods(layout, data.events, data.cuts, origins=origins)
     for number, period in enumerate(periods, start=1):
         begun, written = (origin_folder(of, number) for of in (embeddings, folder))
         again(written, begun, period.before, f"origin-{number}")

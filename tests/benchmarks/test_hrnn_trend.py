@@ -59,6 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "device": "cpu",
         "seconds": {"train_rnn": 10.0},
         "code": "one",
+        "asked": {"code": "one", "params": value},
         "params": value,
     }
     write_json(folder / SMALL.name / "1.json", facts)
@@ -154,6 +155,19 @@ def test_seeds_of_other_code_are_not_joined(runs: Path, tmp_path: Path) -> None:
         facts = read_json(runs / SMALL.name / "1.json")
         write_json(tmp_path / SMALL.name / f"{seed}.json", {**facts, "code": str(seed)})
     with pytest.raises(ContractError, match="2 versions of the stages' code"):
+        merge_seeds(SMALL, runs=tmp_path)
+
+
+def test_nor_those_of_other_params(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / SMALL.name).mkdir()
+    for seed, hidden in ((1, 8), (2, 16)):
+        target = workspace_of_seed(SMALL, seed, runs=tmp_path).root
+        target.symlink_to(workspace_of_seed(SMALL, 1, runs=runs).root)
+        facts = read_json(runs / SMALL.name / "1.json")
+        params = {"seed": seed, "train_rnn": {"hidden": hidden}}
+        facts["asked"] = {**facts["asked"], "params": params}
+        write_json(tmp_path / SMALL.name / f"{seed}.json", facts)
+    with pytest.raises(ContractError, match="2 seeds were run in 2 ways"):
         merge_seeds(SMALL, runs=tmp_path)
 
 

@@ -97,7 +97,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     folder = layout.stage("refit")
     write_model(folder, trainer.finished_model())
     write_encoding(folder, known)
-    write_memory(folder, make_memory(n_items=WARM, terms=("recent", "next"), fitted=False))
+    write_memory(folder, make_memory(n_items=WARM, fitted=False))
     write_json(folder / "training.json", {"epochs": 1, "cut": "end"})
     write_json(layout.report("evaluate"), {"recent_hours": None})
     write_json(layout.session_gap, {"seconds": None})

@@ -1,7 +1,9 @@
 """The origins that a memory is fitted from: moments before validation, networks of each."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from recsys_core.config import check_params, read_yaml
 from recsys_core.data.events import Events
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
+from recsys_core.models.memory import Memory
+from recsys_core.models.memory_tables import count_tables
 from recsys_core.sections import TrainMemory
 from recsys_core.tables import read_events, write_events
+from recsys_core.training.fit_memory import EpochOfMemory, Origin, fit_memory
 from tasks.cuts import read_cuts
 from tasks.embedding_files import read_embeddings
 from tasks.memory_files import read_memory
@@ -117,8 +122,33 @@ def test_the_targets_are_of_all_origins_together(tmp_path: Path) -> None:
     assert read_json(layout.report("train_memory"))["rows"]["out"] == 100
 
 
+def test_the_tables_of_an_origin_are_counted_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, found = staying(), []
+
+    def listening(origins: Sequence[Origin], **settings: Any) -> Iterator[EpochOfMemory]:
+        found.extend(origins)
+        return fit_memory(origins, **settings)
+
+    monkeypatch.setattr(train_memory, "fit_memory", listening)
+    layout = with_networks(tmp_path, events, origins=2)
+    fit(layout, replace(PARAMS, terms=("recent", "next"), origins=2, steps=1))
+    cuts = read_cuts(layout, events)
+    (period,) = earlier_periods(layout, events, cuts, origins=2)
+    for origin, cut in zip(found, (cuts.valid, period.before), strict=True):
+        expected = Memory(origin.memory.config)
+        count_tables(expected, events, cut)
+        for name in ("log_recent", "next_items", "next_share"):
+            assert torch.equal(getattr(origin.memory, name), getattr(expected, name)), name
+        assert cut.time is not None
+        asked = events.timestamp[np.isin(events.source_row, origin.targets.source_row)]
+        assert cut.time <= asked.min() <= asked.max() < cut.time + LENGTH * HOUR
+
+
 def trained(root: Path, *, origins: int, odd: bool = False) -> Layout:
-    """Both stages of training, an epoch each; `odd` turns everything from validation on around."""
+    """Both stages of training, an epoch each; `odd` turns everything around that is not before the
+    first origin before validation."""
     layout = make_workspace(root)
     value = read_yaml(layout.params)
     for stage in ("train_embeddings", "train_rnn"):
@@ -127,7 +157,7 @@ def trained(root: Path, *, origins: int, odd: bool = False) -> Layout:
     value["train_memory"] |= {"origins": origins, "steps": 10, "terms": ["own", "recent"]}
     if odd:
         events = read_events(layout.events)
-        later = events.timestamp >= CUT - 1_000 * MINUTE
+        later = events.timestamp >= CUT - 2_000 * MINUTE
         turned = 1 + events.item_idx.max() - events.item_idx
         items = np.where(later, turned, events.item_idx).astype(np.int32)
         write_events(layout.events, replace(events, item_idx=items))

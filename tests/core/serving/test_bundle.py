@@ -10,7 +10,8 @@ import pytest
 
 from recsys_core.artifacts import MANIFEST, read_json, write_json, write_manifest
 from recsys_core.errors import ContractError
-from recsys_core.serving.bundle import read_bundle
+from recsys_core.models.memory import TERMS
+from recsys_core.serving.bundle import _looked_up, read_bundle
 from tests.serving_world import START, K, item_ids, make_model, make_spec, tiny_bundle
 
 
@@ -31,6 +32,14 @@ def test_round_trip(bundle: Path) -> None:
         np.testing.assert_array_equal(getattr(read.fold_in, name), getattr(model.fold_in, name))
     assert (read.fold_in.l2, read.fold_in.limit) == (model.fold_in.l2, model.fold_in.limit)
     assert read.sha256 == read_bundle(Path(shutil.copytree(bundle, bundle.parent / "copy"))).sha256
+
+
+def test_every_term_has_its_share_of_what_is_looked_up() -> None:
+    sizes = {"length": 9, "neighbours": 2, "hidden": 1, "next_length": 3, "similar_length": 4}
+    of_term = {term: _looked_up({**sizes, "factor_dim": 7, "terms": [term]}) for term in TERMS}
+    assert of_term == {"own": 9 * 33, "next": 6, "similar": 8, "factors": 63, "recent": 1}
+    assert _looked_up({**sizes, "factor_dim": 7, "terms": ["recent", "factors", "next"]}) == 63
+    assert _looked_up({**sizes, "factor_dim": 7, "terms": []}) == 0
 
 
 @pytest.mark.parametrize(

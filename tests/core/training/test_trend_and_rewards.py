@@ -271,3 +271,6 @@ def test_training_sees_the_trend_of_the_latest_refresh() -> None:
 def test_a_refresh_without_a_trend_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no trend to refresh"):
         replace(ONE, trend_refresh_hours=24.0)
+    for hours in (1e-10, 0.01, 1e300):
+        with pytest.raises(ValueError, match="must be at least a minute"):
+            replace(ONE, trend_hours=1.0, trend_refresh_hours=hours)

@@ -13,7 +13,7 @@ from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from recsys_core.models.linear_items import LARGEST_CATALOGUE
-from recsys_core.models.memory import Memory
+from recsys_core.models.memory import TERMS, Memory
 from recsys_core.models.memory_tables import count_tables
 from recsys_core.sections import TrainMemory
 from recsys_core.tables import ITEM_VOCABULARY, write_events, write_table
@@ -34,6 +34,7 @@ LEAVE_ONE_OUT = Split(valid_start=None, test_start=None, end=END, as_of=END - HO
 SHARED = params_for("small", "data", gate={"floor": "popularity"})
 PARAMS = replace(
     SHARED.train_memory,
+    terms=TERMS,
     windows=(6.0, None),
     length=8,
     neighbours=4,

@@ -27,7 +27,7 @@ DAY_SECONDS = 86_400
 FIRST_DAY = 1_700_006_400
 """Seconds; 2023-11-15, midnight UTC."""
 USERS, ITEMS, SESSION = 80, 40, 4
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Seconds that a busy machine may take for anything."""
 
 PARAMS = (*TINY, "ingest.dataset=nights", "snapshot.path=delivered")

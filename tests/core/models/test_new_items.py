@@ -125,14 +125,16 @@ def test_new_items_in_the_memory_follow_nothing_and_are_no_less_asked_for_than_t
     assert grown.config == replace(memory.config, n_items=N_ITEMS + NEW)
     axes = {"next_items": 1, "next_share": 1, "similar_items": 0, "similar_weight": 0}
     for name, value in grown.to_arrays().items():
-        axis = {**axes, "log_recent": 1}.get(name)
+        axis = {**axes, "log_recent": 1, "factor_items": 0}.get(name)
         if axis is None:
             np.testing.assert_array_equal(value, before[name])
             continue
         old, new = np.split(value, [N_ITEMS + 1], axis=axis)
         np.testing.assert_array_equal(old, before[name])
         assert new.shape[axis] == NEW
-        if name != "log_recent":
+        if name == "factor_items":
+            np.testing.assert_array_equal(new, np.tile(before["factor_mean"], (NEW, 1)))
+        elif name != "log_recent":
             assert not new.any()
     for window in range(2):
         mean = before["log_recent"][window, 1:].mean()

@@ -55,7 +55,9 @@ What is chosen, and on what:
 - the design itself, and which settings a row has: on validation too, but not untouched by the test
   periods. Earlier designs had been read on those of `basket-retail`, `day-globo`, `gts-beauty`,
   `gts-ml100k`, `gts-yelp` and `jodie-wikipedia` with seed 1, were behind, and were changed for that
-  reason. What these rows say is that much less than a first reading would.
+  reason; `day-globo` twice. What these rows say is that much less than a first reading would. Each
+  row names the commit that it was run at: a row whose settings were changed since stands here as it
+  was until it is run again.
 
 **ahead**: the whole interval of the difference lies above zero; **behind**: below; **level**:
 neither. Parts of our own model are shown, and are no baselines. The last column asks whether the

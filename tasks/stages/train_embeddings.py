@@ -39,7 +39,7 @@ def run(
     memory's the origins: each has embeddings of what was known then.
     """
     origins = train_memory.origins
-    check_clock(clock_of(layout), train_embeddings=train_embeddings, train_memory=train_memory)
+    check_clock(clock_of(layout), train_embeddings=train_embeddings)
     asked = (evaluate.targets, evaluate.seen_filter, first_metric, origins)
     data = TrainingData.read(
         layout,

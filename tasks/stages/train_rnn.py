@@ -39,7 +39,7 @@ def run(
     Of the memory's section the origins are read: each has a model of what was known then.
     """
     origins = train_memory.origins
-    check_clock(clock_of(layout), train_rnn=train_rnn, train_memory=train_memory)
+    check_clock(clock_of(layout), train_rnn=train_rnn)
     asked = (evaluate.targets, evaluate.seen_filter, evaluate.streaming, first_metric, origins)
     rule = Rewards.of(train_rnn)
     data = TrainingData.read(

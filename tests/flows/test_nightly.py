@@ -253,7 +253,7 @@ def test_serve_has_a_server_and_ends_with_all_that_it_started(world: World) -> N
             lambda: (record.exists() and read_json(record)["steps"]) or None, what="step", log=log
         )
         assert end(process) == 0, log.read_text()
-    assert processes_of(home) == []
+    wait_for(lambda: processes_of(home) == [] or None, what="end of what it started", log=log)
     assert not is_alive(served.api)
     assert "ended; nothing runs until it is served again" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -50,12 +50,12 @@ def fit_embeddings(
     epochs: int,
     fold_in_l2: float,
     seed: int,
-    phase: str = "refit",
+    name: str = "refit",
 ) -> Embeddings:
-    """Stage one on everything known at `cut`, with choices made before; each cut is a `phase` of
+    """Stage one on everything known at `cut`, with choices made before; each cut has a `name` of
     its own."""
     trainer = EmbeddingTrainer(
         data.log_until(cut), params, seed=seed, device=data.device, validation=None
     )
-    data.fit(trainer, phase=phase, max_epochs=epochs, patience=None)
+    data.fit(trainer, phase=name, max_epochs=epochs, patience=None)
     return trainer.embeddings(fold_in_l2=fold_in_l2)

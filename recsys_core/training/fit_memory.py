@@ -118,6 +118,7 @@ def _batches(
         for place, order in enumerate(orders)
         for start in range(0, len(order), batch)
     ]
+    # the batches of one origin are in a drawn order already
     mixed = rng.permutation(len(found)) if len(orders) > 1 else np.arange(len(found))
     return [found[which] for which in mixed]
 
@@ -140,7 +141,7 @@ def _loss(
     scores = memory(logits, *asked.inputs(of_queries))
     if origin.trend is not None:
         scores = scores + torch.from_numpy(origin.trend(first))
-    scores = scores.masked_fill(torch.from_numpy(~origin.candidates), -torch.inf)
+    scores = scores.masked_fill(asked.excluded, -torch.inf)
     target = torch.from_numpy(targets.item_idx[rows].astype(np.int64))
     if seen_filter:
         seen = _seen(events, targets.take(first), n_items=memory.config.n_items)
@@ -160,6 +161,7 @@ class _Asked:
     count: npt.NDArray[np.int64]  # (Q,)
     own: Own
     active: npt.NDArray[np.bool_]  # (Q,)
+    excluded: Tensor  # (V + 1,) what is no candidate
 
     @classmethod
     def of(cls, origin: Origin) -> "_Asked":
@@ -173,7 +175,8 @@ class _Asked:
             history=history,
             most=origin.memory.config.length,
         )
-        return cls(first, count, own, origin.model.input_spec.is_active(history))
+        active = origin.model.input_spec.is_active(history)
+        return cls(first, count, own, active, torch.from_numpy(~origin.candidates))
 
     def targets_of(self, of_queries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Tensor]:
         """The rows of the targets of some queries, and which of these each is of. (N,) twice"""

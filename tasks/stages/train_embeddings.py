@@ -65,7 +65,7 @@ def run(
     write_embeddings(folder / UNTIL_VALID, selected)
     write_embeddings(folder / UNTIL_TEST, again(cut=data.cuts.test))
     for number, period in enumerate(periods, start=1):
-        embeddings = again(cut=period.before, phase=f"origin-{number}")
+        embeddings = again(cut=period.before, name=f"origin-{number}")
         write_embeddings(origin_folder(folder, number), embeddings)
     write_json(folder / "training.json", {"epochs": fit.best_epoch})
     log = data.log_until(data.cuts.valid)

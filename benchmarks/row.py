@@ -8,7 +8,10 @@ is not finished. What is published or was measured elsewhere is its floor, of ea
     train_only   as it was when the validation period began
 
 It may also name ablations, which take a part of the model away, variants, which ask the same model
-otherwise, and cases, which are models of their own; each runs in a workspace of its own.
+otherwise, and cases, which are models of their own; each runs in a workspace of its own. The
+ablations are those of `models/ablations.py`, and where the memory has item factors
+
+    inductive    one_rnn, and no factors: one time scale, and nothing that is a vector of the user
 """
 
 from copy import deepcopy
@@ -28,6 +31,8 @@ PEERS = ("als", "bpr")
 
 SETTINGS = {"refit": "", "train_only": "_train_only"}
 """What a model's name ends with in each setting."""
+
+INDUCTIVE = "inductive"
 
 KEYS = {"title", "dataset", "params", "metrics", "required", "floor", "note"}
 EMPTY: dict[str, Any] = {
@@ -90,6 +95,8 @@ def _check(row: Row, *, where: str) -> None:
     if not set(row.peers) <= set(PEERS):
         raise ConfigError(f"{where}: peers is {row.peers}; it must be some of {list(PEERS)}")
     ablations = [name for name in get_args(Ablation) if name != "none"]
+    if "factors" in _terms(row):
+        ablations.append(INDUCTIVE)
     if not set(row.ablations) <= set(ablations):
         raise ConfigError(f"{where}: ablations is {row.ablations}; it must be some of {ablations}")
     for name, changes in row.variants.items():
@@ -122,11 +129,20 @@ def changes_of(row: Row, change: str | None) -> dict[str, Any]:
         return row.cases[change]
     if change in row.ablations:
         least = {"evaluate": {"baselines": ["popularity"]}, "gate": {"floor": "popularity"}}
-        return {"train_rnn": {"ablation": change}, **least}
+        if change != INDUCTIVE:
+            return {"train_rnn": {"ablation": change}, **least}
+        terms = [term for term in _terms(row) if term != "factors"]
+        return {"train_rnn": {"ablation": "one_rnn"}, "train_memory": {"terms": terms}, **least}
     raise ConfigError(
         f"{change!r} is no ablation, variant or case of {row.name}; name one of "
         f"{[*row.ablations, *row.variants, *row.cases]}, or add it to {row.name}.yaml"
     )
+
+
+def _terms(row: Row) -> list[str]:
+    """The terms of the memory that the row names, where it names them."""
+    terms: list[str] = row.params.get("train_memory", {}).get("terms", [])
+    return terms
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def test_no_such_row_is_said() -> None:
         ({"floor": {"refit": {"value": 0.1}}}, "floor is"),
         ({"peers": ["svd"]}, "peers is"),
         ({"ablations": ["none"]}, "ablations is"),
+        ({"ablations": ["inductive"], "params": {}}, "ablations is"),
         ({"variants": {"swap": {"evaluate": {}}}}, "the variant 'swap'"),
         ({"variants": {"wide": {"train_rnn": {"window": 9}}}}, "the variant 'wide'"),
         ({"baselines": []}, "its keys must be"),
@@ -89,6 +90,15 @@ def test_a_row_that_says_what_none_may_is_refused(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, **changes}))
     with pytest.raises(ConfigError, match=said):
         read_row("mine", folder=tmp_path)
+
+
+def test_the_inductive_model_has_one_network_and_no_vector_of_the_user() -> None:
+    row = read_row("gts-yelp")
+    changes = changes_of(row, "inductive")
+    assert changes["train_rnn"] == {"ablation": "one_rnn"}
+    terms = row.params["train_memory"]["terms"]
+    assert changes["train_memory"]["terms"] == [term for term in terms if term != "factors"]
+    assert len(changes["train_memory"]["terms"]) == len(terms) - 1
 
 
 def test_a_change_that_the_row_does_not_name_is_refused() -> None:

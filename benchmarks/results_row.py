@@ -149,7 +149,8 @@ def _ablations(found: Found) -> str:
     headers = ["ablation", "", "seeds", metric, *(f"difference: {group}" for group in groups)]
     return (
         "\nThe model minus the same with a part taken away (`models/ablations.py`; "
-        "inductive: one network, and no factors in the memory), paired on the same seeds:\n\n" + markdown(headers, lines)
+        "inductive: one network, and no factors in the memory), paired on the same seeds:\n\n"
+        + markdown(headers, lines)
     )
 
 

@@ -17,12 +17,12 @@ from recsys_core.errors import ContractError, DataError
 from recsys_core.evaluation.baselines import WITH_LIKELIHOOD, Fits
 from recsys_core.evaluation.buckets import bucket_rows, buckets
 from recsys_core.evaluation.cohorts import cohorts
+from recsys_core.evaluation.memory_scorer import memory_scorer
 from recsys_core.evaluation.ranks import Scorer, candidates_at, rank_targets
 from recsys_core.evaluation.report import bars, choices, headline, population
 from recsys_core.evaluation.scorers import (
     Trend,
     history_scorer,
-    memory_scorer,
     trend_at,
     vector_scorer,
 )

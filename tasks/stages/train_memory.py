@@ -17,6 +17,7 @@ from recsys_core.sections import Evaluate, TrainMemory, TrainRnn
 from recsys_core.tables import read_events
 from recsys_core.training.fit_memory import EpochOfMemory, fit_memory
 from recsys_core.training.rewards import Rewards
+from tasks.asked import Asked
 from tasks.clock import check_clock, clock_of
 from tasks.cuts import read_cuts, validation_of
 from tasks.embedding_files import UNTIL_VALID
@@ -24,7 +25,7 @@ from tasks.fields import read_fields, with_fields_of
 from tasks.memory import NO_FACTORS, Chosen, counted, factors_named, new_memory, similar_models
 from tasks.memory_files import write_memory
 from tasks.model_files import read_model
-from tasks.origins import Asked, earlier_periods, origin_folder
+from tasks.origins import earlier_periods, origin_folder
 from tasks.step import main
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ import torch
 
 from recsys_core.data.cuts import Cut, Period
 from recsys_core.data.events import Events
+from recsys_core.evaluation.memory_scorer import memory_scorer
 from recsys_core.evaluation.ranks import candidates_at, rank_targets
-from recsys_core.evaluation.scorers import Trend, memory_scorer
+from recsys_core.evaluation.scorers import Trend
 from recsys_core.evaluation.targets import Targets, targets_of
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.memory_tables import count_tables

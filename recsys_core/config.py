@@ -98,6 +98,17 @@ class Params(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _the_trend_is_as_old_as_it_is_asked(self) -> "Params":
+        hours = self.train_rnn.trend_refresh_hours
+        if self.evaluate.streaming and hours is not None:
+            raise ValueError(
+                f"train_rnn.trend_refresh_hours is {hours:g}, so that training sees a trend as old "
+                "as a published table's, but evaluate.streaming asks with one that is never old; "
+                "set one of them to null or false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_floor_is_evaluated(self) -> "Params":
         if self.gate.floor == "recent_popularity" and not self.evaluate.windows:
             raise ValueError(

@@ -28,6 +28,8 @@ VectorsOf = Callable[[Int64, Int64], Float32]
 
 BATCH = 256
 
+EARLIER = " (or, where train_memory.origins is above 1, of one before it)"
+
 
 class Validation:
     """A fixed draw of about `limit` validation targets at most, each ranked in the vocabulary."""
@@ -55,9 +57,9 @@ class Validation:
         targets = targets_of(kind, events, period, n_items=period.before.n_items)
         if len(targets) == 0:
             raise DataError(
-                f"the validation period has no {kind} targets (an event with an earlier event of "
-                "its user, at least), so nothing can be chosen on it; make `split` in params.yaml "
-                "longer, unless no user of this log ever comes back"
+                f"the validation period{EARLIER} has no {kind} targets (an event with an earlier "
+                "event of its user, at least), so nothing can be chosen on it; make `split` in "
+                "params.yaml longer, unless no user of this log ever comes back"
             )
         self.unwanted = 0
         if wanted is not None:
@@ -66,9 +68,9 @@ class Validation:
             targets = targets.take(asked)
             if len(targets) == 0:
                 raise DataError(
-                    f"all {self.unwanted} {kind} targets of the validation period have a reward of "
-                    "0, so nothing can be chosen on it; make `split` in params.yaml longer, or "
-                    "look at train_rnn.rewards and low_value"
+                    f"all {self.unwanted} {kind} targets of the validation period{EARLIER} have a "
+                    "reward of 0, so nothing can be chosen on it; make `split` in params.yaml "
+                    "longer, or look at train_rnn.rewards and low_value"
                 )
         self._wanted = len(targets)
         if len(targets) > limit:

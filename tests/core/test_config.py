@@ -112,6 +112,14 @@ def test_what_is_wrong_is_named(
     assert "\n" not in str(caught.value)
 
 
+def test_a_trend_is_not_old_in_training_and_new_in_evaluation(value: dict[str, Any]) -> None:
+    value["train_rnn"].update(trend_hours=1, trend_refresh_hours=24)
+    check_params(value, where="params.yaml")
+    value["evaluate"]["streaming"] = True
+    with pytest.raises(ConfigError, match="asks with one that is never old"):
+        check_params(value, where="params.yaml")
+
+
 def test_all_that_is_wrong_is_named_at_once(value: dict[str, Any]) -> None:
     del value["seed"]
     value["gate"]["min_targets"] = "many"

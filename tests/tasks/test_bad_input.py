@@ -296,7 +296,7 @@ def test_users_of_one_event_have_nothing_to_learn_from(tmp_path: Path) -> None:
     run_stages(layout, *DOOR, params=TINY)
     report = read_json(layout.report("sessionize"))
     assert (report["events"], report["users"], report["sessions"]) == (400, 400, 400)
-    with pytest.raises(DataError, match=r"the validation period has no successive targets"):
+    with pytest.raises(DataError, match=r"the validation period .* has no successive targets"):
         run_stages(layout, "train_embeddings", params=TINY)
 
 

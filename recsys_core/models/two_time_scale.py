@@ -162,17 +162,29 @@ class RecurrentNetwork(nn.Module):
         """
         if session_start is None:
             session_start = session_starts(numbers)
+        steps = drop(self.steps(embedded, numbers, expected=expected, user_fields=user_fields))
+        outputs: Tensor = self.stack(steps, initial, drop, session_start)
+        return outputs  # (B, T + 1, H)
+
+    def steps(
+        self,
+        embedded: Tensor,
+        numbers: Tensor,
+        *,
+        expected: Tensor | None,
+        user_fields: Tensor | None,
+    ) -> Tensor:
+        """What the stack reads: the start, and each event. As for `outputs`. (B, T + 1, H)"""
         told = self.reader(numbers, expected)
         events = self.read(torch.cat([embedded, *told], dim=-1))  # (B, T, H)
         start = self.start.expand(events.shape[0], 1, -1)  # (B, 1, H)
         steps = torch.cat([start, events], dim=1)  # (B, T + 1, H)
-        if self.read_fields is not None:
-            assert user_fields is not None, "this network reads the fields of users"
-            known = self.read_fields(torch.cat(self.user_reader(user_fields), dim=-1))  # (B, H)
-            steps = steps + known.unsqueeze(1)
-        steps = drop(steps)
-        outputs: Tensor = self.stack(steps, initial, drop, session_start)
-        return outputs  # (B, T + 1, H)
+        if self.read_fields is None:
+            return steps
+        assert user_fields is not None, "this network reads the fields of users"
+        known = self.read_fields(torch.cat(self.user_reader(user_fields), dim=-1))  # (B, H)
+        with_fields: Tensor = steps + known.unsqueeze(1)
+        return with_fields
 
 
 class InactiveNetwork(RecurrentNetwork):

@@ -348,11 +348,13 @@ class Refit:
 class ExportOnnx:
     """`k` is the largest number of items that the exported graph can return for a user. With
     `new_items` those that the table of items describes and no event knows can be recommended too,
-    told by their features alone (`models/new_items.py`)."""
+    told by their features alone (`models/new_items.py`). `step` adds the graph that reads one event
+    at a time (`serving/step_graph.py`)."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     k: int
     new_items: bool
+    step: bool
 
     def __post_init__(self) -> None:
         _positive(self, "k")

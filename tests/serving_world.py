@@ -230,8 +230,8 @@ def export_bundle(folder: Path, *, model: TwoTimeScale, memory: Memory) -> None:
     )
 
 
-def export_model(folder: Path, model: TwoTimeScale, memory: Memory) -> None:
-    """Export both graphs, the popularity of `make_popularity`, into a folder."""
+def export_model(folder: Path, model: TwoTimeScale, memory: Memory, *, step: bool = False) -> None:
+    """Export the graphs, the popularity of `make_popularity`, into a folder."""
     export_graphs(
         folder,
         config=model.to_json(),
@@ -240,6 +240,7 @@ def export_model(folder: Path, model: TwoTimeScale, memory: Memory) -> None:
         memory_weights=memory.to_arrays(),
         popularity=make_popularity(),
         k=K,
+        step=step,
     )
 
 

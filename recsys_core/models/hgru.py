@@ -51,7 +51,7 @@ class Hgru(nn.Module):
         """
         if torch.compiler.is_exporting():
             return self._unrolled(inputs, initial, session_start)
-        return self._run(inputs, initial, session_start)[0]
+        return self._run(inputs, initial, session_start)
 
     def step(
         self, inputs: Tensor, state: Tensor, session_start: Tensor, request_start: Tensor
@@ -61,12 +61,20 @@ class Hgru(nn.Module):
         `session_start` is the step's flag, `request_start` that of what is asked for after it, on
         which the output depends and the state does not.
         """
-        flags = torch.stack([session_start, request_start], dim=1)  # (B, 2)
-        outputs, after = self._run(inputs.unsqueeze(1), state, flags)
-        return outputs[:, 0], after
+        # without branches, so that a graph of one step can be exported
+        read = self._read(inputs)  # (B, 3 W)
+        session, event = state.chunk(2, dim=-1)  # (B, W) twice
+        after, first = self._end_session(session, event)
+        opens = session_start.unsqueeze(1)  # (B, 1)
+        session = torch.where(opens, after, session)
+        output = event = self._event(read, torch.where(opens, first, event))
+        if self.rerun:
+            again = self._event(read, self._end_session(session, event)[1])
+            output = torch.where(request_start.unsqueeze(1), again, event)
+        return output, torch.cat([session, event], dim=-1)
 
-    def _run(self, inputs: Tensor, initial: Tensor, session_start: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (B, T, W), and the state after the last step (B, S).
+    def _run(self, inputs: Tensor, initial: Tensor, session_start: Tensor) -> Tensor:
+        """Outputs (B, T, W).
 
         Only the rows that open a session pay for the session level. Steps are one after the other,
         so all that does not wait for a state is worked out for all steps at once.
@@ -92,7 +100,7 @@ class Hgru(nn.Module):
             row, before = row[opened[0] :], step[opened[0] :] - 1  # (O'',) twice
             again = self._event(read[before, row], torch.cat(begun)[opened[0] :])  # (O'', W)
             outputs = outputs.index_put((row, before), again)
-        return outputs, torch.cat([session, event], dim=-1)
+        return outputs
 
     def _read(self, inputs: Tensor) -> Tensor:
         """What the event level makes of inputs alone: (..., W) to (..., 3 W)."""

@@ -6,6 +6,8 @@ items.parquet                           the model's vocabulary: the first items 
                                         behind them those that were new, told by their features
 model.json                              sizes of networks and memory, k, as_of, how fields become
                                         numbers
+step.onnx                               only where it was asked for: one event at a time, with other
+                                        inputs (step_graph.py)
 
 inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           event_numbers (B, T, .) float32   own_numbers  (B, M, .) float32    of these, and of the

@@ -19,6 +19,8 @@ from recsys_core.serving.parity import (
     two_time_scale_ratings,
     two_time_scale_scores,
 )
+from recsys_core.serving.step_graph import FILE as STEP_GRAPH
+from recsys_core.serving.step_graph import check_step_parity
 from recsys_core.tables import ITEM_VOCABULARY, read_events, read_table
 from tasks.cuts import read_cuts
 from tasks.fields import read_fields
@@ -65,6 +67,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         spec = replace(model.input_spec, remembered=memory.config.length)
     k = min(export_onnx.k, spec.n_items)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / STEP_GRAPH).unlink(missing_ok=True)  # of an export that had one
     export_graphs(
         folder,
         config=model.to_json(),
@@ -73,6 +76,7 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         memory_weights=memory.to_arrays(),
         popularity=popularity,
         k=k,
+        step=export_onnx.step,
     )
     references = {
         "two_time_scale": two_time_scale_scores(model, memory),
@@ -89,6 +93,15 @@ def run(*, layout: Layout, export_onnx: ExportOnnx) -> None:
         )
         for graph, reference in references.items()
     }
+    if export_onnx.step:
+        parity["step"] = check_step_parity(
+            folder / STEP_GRAPH,
+            references["two_time_scale"],
+            spec,
+            k=k,
+            rng=generator(PARITY_SEED, "parity", "step"),
+            ratings=two_time_scale_ratings(model),
+        )
     digest = write_bundle(
         folder,
         config=model.to_json(),

@@ -36,7 +36,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         tmp_path_factory.mktemp("export"), histories=HISTORIES, n_items=N_ITEMS + 2
     )
     write_json(layout.report("evaluate"), {"recent_hours": 6 / 60})
-    run(layout=layout, export_onnx=ExportOnnx(k=100, new_items=False))
+    run(layout=layout, export_onnx=ExportOnnx(k=100, new_items=False, step=False))
     return layout
 
 
@@ -54,6 +54,11 @@ def test_the_bundle_is_the_refitted_model(bundle: Bundle) -> None:
     np.testing.assert_array_equal(bundle.fold_in.items, model.fold_in.items)
     assert bundle.as_of == START + 15 * MINUTE
     assert bundle.session_gap_seconds == 3600.0, "that of the card"
+
+
+def test_a_step_graph_is_part_of_the_bundle_where_it_is_asked_for(layout: Layout) -> None:
+    assert not (layout.bundle / "step.onnx").exists()
+    assert set(read_json(layout.report("export_onnx"))["graphs"]) == set(GRAPHS)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -105,7 +110,7 @@ def test_as_of_is_what_the_model_was_trained_on(
     split = read_json(other.split) | {"test_start": START + 10 * MINUTE}
     write_json(other.split, split)
     with pytest.raises(InterruptedError):
-        run(layout=other, export_onnx=ExportOnnx(k=5, new_items=False))
+        run(layout=other, export_onnx=ExportOnnx(k=5, new_items=False, step=False))
     assert seen["k"] == 5
     ranked = np.argsort(-seen["popularity"], kind="stable")
     assert ranked[0] == 7

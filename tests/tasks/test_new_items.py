@@ -53,7 +53,7 @@ LACKING = 2
 """Of the new items, the first that have no row in the table."""
 TABLE = item_table(N_ITEMS).take([*range(WARM), *range(WARM + LACKING, N_ITEMS)])
 NEW = COLD - LACKING
-EXPORT = ExportOnnx(k=20, new_items=True)
+EXPORT = ExportOnnx(k=20, new_items=True, step=True)
 SCORE = Score(k=8, seen_filter=True, shard_users=64)
 
 

@@ -111,7 +111,7 @@ def test_what_leaks_says_so_and_is_not_exported(layout: Layout) -> None:
     write_memory(refitted.stage("refit"), make_memory(n_items=30, terms=()))
     write_json(refitted.stage("refit") / "training.json", {"epochs": 1, "cut": "end"})
     with pytest.raises(ConfigError, match=r"learned_phi.* is not exported"):
-        export_onnx.run(layout=refitted, export_onnx=ExportOnnx(k=5, new_items=False))
+        export_onnx.run(layout=refitted, export_onnx=ExportOnnx(k=5, new_items=False, step=False))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def note_table(layout: Layout, publish: Publish, *, published: bool) -> None:
     schemas = sorted({*before["schemas"], *([] if schema is None else [schema])})
     last = {"kind": publish.kind, "schema": schema} if published else {}
     note = {**before, **last, "schemas": schemas}
-    if note != before:
+    if note != before or (published and not layout.table_note.exists()):
         write_json(layout.table_note, note)
 
 

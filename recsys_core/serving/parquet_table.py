@@ -29,6 +29,7 @@ from recsys_core.errors import BusyError, PublishError
 from recsys_core.serving.shards import EPOCH, ScoreRun, time_of
 from recsys_core.serving.table_contract import (
     RECOMMENDATIONS,
+    RUN_ID,
     RUNS,
     SCHEMA_VERSION,
     Current,
@@ -45,6 +46,7 @@ LEDGER = "recommendation_runs.json"
 LOCK = ".lock"
 WRITING = ".writing-"
 SHARDS = "shards.json"
+TRIES = 10
 
 Entry = dict[str, Any]
 """A run as `RUNS` has it; times are texts as `datetime.isoformat` writes them."""
@@ -93,25 +95,13 @@ class ParquetTable:
         return changed
 
     def read(self, user_id: str) -> pa.Table:
-        current = self.current()
-        if current is None:
-            return RECOMMENDATIONS.empty_table()
-        return pq.read_table(
-            self.folder / current.run_id,
-            schema=RECOMMENDATIONS,
-            filters=[(USER_ID, "=", user_id)],
-            partitioning=None,
-        )
+        theirs = [(USER_ID, "=", user_id)]
+        return self._whole(RECOMMENDATIONS, filters=theirs)
 
     def user_ids(self, *, first: int | None = None) -> pa.StringArray:
-        current = self.current()
-        found: list[pa.Array] = []
-        for part in [] if current is None else self._parts(current.run_id):
-            column = pq.read_table(part, columns=[USER_ID], partitioning=None).column(0)
-            found.append(pc.unique(column))
-            if first is not None and sum(map(len, found)) >= first:
-                break
-        ids = pa.concat_arrays(found) if found else pa.array([], pa.string())
+        column = self._whole(pa.schema([RECOMMENDATIONS.field(USER_ID)]), filters=None)
+        # in the order of the rows, which are sorted by user
+        ids = pc.unique(column.column(0))
         return ids if first is None else ids.slice(0, first)
 
     def current(self) -> Current | None:
@@ -149,7 +139,12 @@ class ParquetTable:
             for entry in entries.values():
                 if entry["status"] != "published":
                     continue
-                parts = self._parts(entry["run_id"])
+                try:
+                    parts = self._parts(entry["run_id"])
+                except FileNotFoundError as error:
+                    raise PublishError(
+                        f"{error}: the files of a kept run are gone; restore or publish them again"
+                    ) from error
                 for part in parts:
                     _without(part, user_id)
                 # counted and not summed up, so that one that was killed is made good here
@@ -177,6 +172,23 @@ class ParquetTable:
                 ) from error
             yield
 
+    def _whole(self, columns: pa.Schema, *, filters: list[tuple[str, str, str]] | None) -> pa.Table:
+        """Rows of the current run, all from that one."""
+        for _ in range(TRIES):
+            current = self.current()
+            if current is None:
+                return columns.empty_table()
+            try:
+                return pq.read_table(
+                    self._parts(current.run_id),
+                    columns=columns.names,
+                    filters=filters,
+                    partitioning=None,
+                ).cast(columns)
+            except FileNotFoundError:
+                continue  # it was dropped meanwhile: another is current by now
+        raise BusyError(f"{self.folder}: runs come and go faster than one is read; try again")
+
     def _check_exists(self) -> None:
         if not (self.folder / LEDGER).exists():
             raise PublishError(f"{self.folder}: nothing is published yet; run `twotempo run`")
@@ -202,7 +214,10 @@ class ParquetTable:
         write_json(self.folder / LEDGER, value)
 
     def _parts(self, run_id: str) -> list[Path]:
-        return sorted((self.folder / run_id).glob("part-*.parquet"))
+        parts = sorted((self.folder / run_id).glob("part-*.parquet"))
+        if not parts:
+            raise FileNotFoundError(self.folder / run_id)
+        return parts
 
     def _write(self, run_id: str, run: ScoreRun) -> None:
         """Write the parts of a run aside, those that a killed run has not written yet, and then
@@ -213,6 +228,8 @@ class ParquetTable:
         if not (writing / SHARDS).exists() or read_json(writing / SHARDS) != sources:
             shutil.rmtree(writing, ignore_errors=True)
             write_json(writing / SHARDS, sources)
+        for piece in writing.glob(".*"):
+            piece.unlink()
         for number, source in enumerate(run.parts):
             part = writing / f"part-{number:05d}.parquet"
             if not part.exists():
@@ -228,12 +245,14 @@ class ParquetTable:
         writing.replace(place)
 
     def _tidy(self, entries: dict[str, Entry]) -> None:
-        """Remove folders of runs that the ledger does not keep."""
+        """Remove folders of runs that the ledger does not keep, and pieces of killed writers."""
         for path in self.folder.iterdir():
+            if path.name.startswith(f".{LEDGER}."):
+                path.unlink()
             name = path.name.removeprefix(WRITING)
             entry = entries.get(name)
             kept = path.name == name and entry is not None and entry["status"] == "published"
-            if path.is_dir() and len(name) == 12 and not kept:
+            if path.is_dir() and RUN_ID.fullmatch(name) and not kept:
                 shutil.rmtree(path)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
@@ -62,9 +63,11 @@ def lists_of(table: pa.Table, run_number: int) -> Iterator[bytes]:
     other, best first."""
     yield START
     whole = table.combine_chunks()
-    user_id = whole["user_id"].combine_chunks().to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.r_[True, user_id[1:] != user_id[:-1]])[: len(user_id)]  # (U,)
-    ends = np.r_[starts, len(user_id)][1:]
+    user_id = whole["user_id"].combine_chunks()
+    n = len(user_id)
+    changes = pc.not_equal(user_id.slice(1), user_id.slice(0, max(n - 1, 0)))
+    starts = np.flatnonzero(np.r_[True, changes.to_numpy(zero_copy_only=False)])[:n]  # (U,)
+    ends = np.r_[starts, n][1:]
     users = _texts(whole["user_id"])
     items = _texts(whole["item_id"])
     scores, ratings = _numbers(whole["score"], ">f4"), _numbers(whole["rating"], ">f4")

@@ -107,6 +107,36 @@ def score(workspace: Workspace = DEFAULT_WORKSPACE) -> None:
             score_and_publish(workspace)
 
 
+@app.command()
+def publish(
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make this kept run the current one.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="Print the runs; publish nothing.")] = False,
+) -> None:
+    """Publish what was scored last, or with --run go back to a run that the table keeps."""
+    from flows import table_commands
+
+    if show:
+        table_commands.print_runs(workspace)
+    elif run is not None:
+        table_commands.publish_kept(workspace, run)
+    else:
+        table_commands.publish_scored(workspace)
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(metavar="USER", help="A user_id of the log.")],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+) -> None:
+    """Remove a person from snapshot, quarantine and kept runs; say where they still are."""
+    from flows.table_commands import forget_user
+
+    forget_user(workspace, user)
+
+
 @app.command("backtest")
 def run_backtest(workspace: Workspace = Path("runs/backtest"), overrides: Overrides = None) -> None:
     """Train before each frame of the log's end, and draw the curves of what that would have been

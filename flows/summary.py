@@ -92,7 +92,7 @@ def print_example(workspace: Path) -> None:
     layout = Layout(workspace)
     table = published_table(layout)
     _console().print(
-        f"{table.path}: view recommendations, {table.rows:,} rows for {table.users:,} users, "
+        f"{table.place}: view recommendations, {table.rows:,} rows for {table.users:,} users, "
         f"model {table.model_version}, as of {table.as_of}",
         soft_wrap=True,
         highlight=False,

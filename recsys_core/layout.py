@@ -175,4 +175,20 @@ class Layout:
 
     @property
     def table(self) -> Path:
+        """The published table where DuckDB keeps it."""
         return self.published / "recommendations.duckdb"
+
+    @property
+    def parquet_table(self) -> Path:
+        """The published table where it is Parquet files (a folder)."""
+        return self.published / "recommendations"
+
+    @property
+    def table_note(self) -> Path:
+        """Which kind of table was published last, and all of PostgreSQL's schemas that were."""
+        return self.published / "table.json"
+
+    @property
+    def states(self) -> Path:
+        """What a scoring run leaves of each user for the next one; made anew where absent."""
+        return self.root / "states"

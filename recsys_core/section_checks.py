@@ -1,6 +1,7 @@
 """What the numbers of a params section must be; pydantic tells a `ValueError` with its place."""
 
 import math
+import re
 from typing import Any
 
 FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
@@ -8,6 +9,20 @@ FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
 
 LARGEST = 2**31 - 1
 """Of a count: more than anything here can be, and what every library takes."""
+
+
+SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+"""A name of a schema in PostgreSQL that means the same with and without quotes."""
+
+
+def schema_name(name: str) -> str:
+    """The name of a schema; raises `ValueError` unless it is a plain one."""
+    if not SCHEMA_NAME.fullmatch(name):
+        raise ValueError(
+            f"schema is {name!r}, it must be at most 63 lower case letters, digits and "
+            "underscores, not beginning with a digit or pg_"
+        )
+    return name
 
 
 def positive(section: object, *names: str) -> None:

@@ -12,6 +12,7 @@ from recsys_core.section_checks import FORBID_EXTRA, LARGEST
 from recsys_core.section_checks import bounded as _bounded
 from recsys_core.section_checks import not_negative as _not_negative
 from recsys_core.section_checks import positive as _positive
+from recsys_core.section_checks import schema_name as _schema_name
 from recsys_core.section_checks import share as _share
 
 TargetKind = Literal["successive", "last", "session", "basket"]
@@ -400,13 +401,18 @@ class Score:
 
 @dataclass(frozen=True)
 class Publish:
-    """How many runs the table keeps besides the current one."""
+    """What keeps the table, and how many runs it keeps besides the current one. `layout` (a row for
+    each item, or one for each user) and `schema` are PostgreSQL's alone."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
+    kind: Literal["duckdb", "postgres", "parquet"]
     keep_runs: int
+    layout: Literal["rows", "arrays"]
+    schema: str
 
     def __post_init__(self) -> None:
         _not_negative(self, "keep_runs")
+        _schema_name(self.schema)
 
 
 @dataclass(frozen=True)

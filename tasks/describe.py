@@ -11,6 +11,8 @@ from recsys_core.artifacts import MANIFEST, read_json, verify_manifest
 from recsys_core.config import read_yaml
 from recsys_core.errors import ContractError
 from recsys_core.layout import EDGES, STAGES
+from recsys_core.serving.table_contract import Table
+from tasks.tables import table_at
 
 SHOWN = 40
 SHOWN_CHARACTERS = 100
@@ -29,7 +31,21 @@ def describe_artifact(path: Path) -> Iterator[str]:
     else:
         yield f"  size: {path.stat().st_size:,} bytes"
         yield from READERS.get(path.suffix, _unknown)(path)
+    table = table_at(path)
+    if table is not None:
+        yield from _published(table)
     yield from _origin(path)
+
+
+def _published(table: Table) -> Iterator[str]:
+    """The runs of a published table that is no single file."""
+    yield f"  published table: {table.place}"
+    for run in table.runs().to_pylist():
+        state = "current" if run["current"] else run["status"]
+        yield (
+            f"    run {run['run_id']}: {state}, {run['rows']:,} rows for {run['users']:,} users, "
+            f"model {run['model_version']}, as of {run['as_of']}, sha256 {run['sha256']}"
+        )
 
 
 def _folder(path: Path) -> Iterator[str]:

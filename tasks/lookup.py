@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,10 @@ from recsys_core.columns import ITEM_ID
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import DataError, PublishError
 from recsys_core.layout import Layout
+from recsys_core.serving.table_contract import Current, Table
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
 from tasks.clock import TimeKind
+from tasks.tables import published_table as table_published_last
 
 TITLE = "title"
 ENOUGH_EVENTS = 5
@@ -48,7 +49,7 @@ class Recommended:
 class PublishedTable:
     """What the current run of the table holds."""
 
-    path: Path
+    place: str
     rows: int
     users: int
     model_version: str
@@ -57,43 +58,30 @@ class PublishedTable:
 
 def published_table(layout: Layout) -> PublishedTable:
     """The size and model of the current recommendations, and the latest event known to them."""
-    rows = _query(
-        layout,
-        "SELECT count(*), count(DISTINCT user_id), any_value(model_version), "
-        "epoch_us(any_value(as_of)) FROM recommendations",
-    )
-    count, users, model_version, as_of = rows[0]
-    if count == 0:
-        raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
+    table, current = _current(layout)
     return PublishedTable(
-        path=layout.table,
-        rows=count,
-        users=users,
-        model_version=model_version,
-        as_of=time_text(_time_kind(layout), as_of),
+        place=table.place,
+        rows=current.rows,
+        users=current.users,
+        model_version=current.model_version,
+        as_of=time_text(_time_kind(layout), current.as_of),
     )
 
 
 def read_recommendations(layout: Layout, user_id: str) -> list[Recommended]:
     """A user's current recommendations, best first; `DataError` where the table has none."""
-    rows = _query(
-        layout,
-        "SELECT rank, item_id, score FROM recommendations WHERE user_id = ? ORDER BY rank",
-        user_id,
-    )
+    table, current = _current(layout)
+    rows = table.read(user_id).to_pylist()
     if not rows:
-        (users,) = _query(layout, "SELECT count(DISTINCT user_id) FROM recommendations")[0]
-        examples = _query(
-            layout, "SELECT DISTINCT user_id FROM recommendations ORDER BY user_id LIMIT 3"
-        )
-        names = ", ".join(repr(name) for (name,) in examples)
+        names = ", ".join(repr(name) for name in table.user_ids(first=3).to_pylist())
         raise DataError(
-            f"user {user_id!r} is not among the {users} users of {layout.table}; "
+            f"user {user_id!r} is not among the {current.users} users of {table.place}; "
             f"users there are {names}, …"
         )
-    titles = _titles(layout, [item_id for _, item_id, _ in rows])
+    titles = _titles(layout, [row["item_id"] for row in rows])
     return [
-        Recommended(rank=rank, title=titles[item_id], score=score) for rank, item_id, score in rows
+        Recommended(rank=row["rank"], title=titles[row["item_id"]], score=row["score"])
+        for row in rows
     ]
 
 
@@ -143,18 +131,15 @@ def example_user(layout: Layout) -> str:
 
     Where the log has no published user any more, it is the first one published.
     """
-    published = [user for (user,) in _query(layout, "SELECT DISTINCT user_id FROM recommendations")]
-    if not published:
-        raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
+    table, _ = _current(layout)
+    published = table.user_ids()
     events = read_events(layout.events)
     vocabulary = _vocabulary(layout.user_vocabulary)
-    is_published = pc.is_in(vocabulary.ids, pa.array(published, pa.string())).to_numpy(
-        zero_copy_only=False
-    )
+    is_published = pc.is_in(vocabulary.ids, published).to_numpy(zero_copy_only=False)
     user_idx = np.flatnonzero(is_published) + 1
     counts = np.diff(events.offsets)[user_idx]
     if counts.max(initial=0) == 0:
-        return str(min(published))
+        return str(published[0].as_py())
     enough = user_idx[counts >= min(ENOUGH_EVENTS, int(counts.max()))]
     latest = enough[np.argmax(events.timestamp[events.offsets[enough + 1] - 1])]
     identifier: str = vocabulary.to_ids(np.array([latest]))[0].as_py()
@@ -196,10 +181,10 @@ def _title_column(layout: Layout) -> str | None:
     return TITLE if TITLE in texts else next(iter(texts), None)
 
 
-def _query(layout: Layout, sql: str, *values: str) -> list[tuple[Any, ...]]:
-    # DuckDB is loaded when the table is read: a flow imports this module long before
-    from recsys_core.serving.tables import open_table
-
-    with open_table(layout.table, read_only=True) as connection:
-        rows: list[tuple[Any, ...]] = connection.execute(sql, list(values)).fetchall()
-        return rows
+def _current(layout: Layout) -> tuple[Table, Current]:
+    """The table published last, and its current run."""
+    table = table_published_last(layout)
+    current = table.current()
+    if current is None or current.users == 0:
+        raise PublishError(f"{table.place}: no current recommendations; run `twotempo score`")
+    return table, current

@@ -1,12 +1,8 @@
 """Rows of PostgreSQL by query, streamed into CSV files: one consistent moment, only read.
 
-The connection is `TWOTEMPO_SOURCE_DSN`; nothing of it is logged, nor said in an error: of what goes
-wrong with it only a phrase of our own is told, and in what the server says of a query its names and
-values are blotted out.
+The connection is `TWOTEMPO_SOURCE_DSN`, of which nothing is told (`recsys_core/postgres.py`).
 """
 
-import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,43 +10,19 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from recsys_core.data.card_parts import PostgresSource, Snapshot
 from recsys_core.errors import BusyError, ConfigError
+from recsys_core.postgres import Database, connected
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
-CONNECT_SECONDS = 15
+VARIABLE = "TWOTEMPO_SOURCE_DSN"
 
 CLOCK_TYPES = {1082: "date", 1114: "timestamp", 1184: "timestamptz"}
 """Types of a watermark that a look-back in seconds can be taken from, by PostgreSQL's numbers."""
 FLOAT_TYPES = (700, 701, 1700)
 """Types that know NaN, which is greater than every number."""
 INTEGER_TYPES = (20, 21, 23)
-
-TO_MEND = {
-    "the login was refused": (
-        r"authentication failed|no password supplied|role .* does not exist|pg_hba\.conf"
-        r"|not permitted to log in|permission denied for database"
-    ),
-    "there is no such database": r"database .* does not exist",
-    "the address is not valid": (
-        r"invalid .*value|invalid port|invalid integer|could not match|could not parse"
-        r"|definition of service|Servname not supported|label empty or too long"
-    ),
-}
-"""What a person must mend where a connection fails, by what the client library says of it."""
-MAY_PASS = {
-    "the server was not there in time": r"timeout|timed out",
-    "the host is not found": r"failed to resolve host|could not translate host name",
-    "the connection was refused": r"refused|No such file or directory",
-    "the server has too many clients": r"too many clients|remaining connection slots",
-    "the server is starting or stopping": r"starting up|shutting down|recovery",
-}
-"""What may pass; anything else may, too."""
-ADDRESS = "write it as postgresql://user:password@host/database"
 
 
 @dataclass(frozen=True)
@@ -95,32 +67,10 @@ def copy_out(
     )
 
 
-@dataclass(frozen=True)
-class _Database:
-    """A connection, and the words of its address, of which nobody is told."""
-
-    connection: Connection
-    words: frozenset[str]
-
-    def said(self, error: psycopg.Error) -> str:
-        """What is said of a query, in one line, less the words of the address."""
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        for word in sorted(self.words, key=len, reverse=True):
-            said = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "…", said)
-        return said.rstrip(".")
-
-
 @contextmanager
-def _connected(dsn: SecretStr | None) -> Iterator[_Database]:
+def _connected(dsn: SecretStr | None) -> Iterator[Database]:
     """A connection in a read-only transaction that sees one moment, with times in UTC."""
-    if dsn is None or not dsn.get_secret_value().strip():
-        raise ConfigError(
-            "TWOTEMPO_SOURCE_DSN is not set, but the card's source is postgres; "
-            "set it to the database's address, as postgresql://user:password@host/database"
-        )
-    address = dsn.get_secret_value()
-    with _unheard():
-        database = _connect(address)
+    with connected(dsn, variable=VARIABLE, needed_by="the card's source is postgres") as database:
         connection = database.connection
         try:
             with connection:
@@ -136,44 +86,8 @@ def _connected(dsn: SecretStr | None) -> Iterator[_Database]:
             ) from None
 
 
-def _connect(address: str) -> _Database:
-    """A connection to an address; an error says nothing of it, and of the library's words none."""
-    wanted = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "twotempo"}
-    try:
-        given = conninfo_to_dict(address)
-        more = {name: value for name, value in wanted.items() if name not in given}
-        words = {word for value in given.values() for word in str(value).split(",") if word}
-        full = make_conninfo(address, client_encoding="UTF8", **more)
-        return _Database(connection=psycopg.connect(full), words=frozenset(words))
-    except psycopg.OperationalError as error:
-        said: str | None = str(error)
-    except (psycopg.Error, ValueError, OverflowError):
-        said = None
-    if said is None:
-        raise ConfigError(f"TWOTEMPO_SOURCE_DSN is no address of PostgreSQL; {ADDRESS}")
-    for why, pattern in TO_MEND.items():
-        if re.search(pattern, said):
-            raise ConfigError(f"PostgreSQL: {why}; correct TWOTEMPO_SOURCE_DSN, {ADDRESS}")
-    found = (why for why, pattern in MAY_PASS.items() if re.search(pattern, said))
-    raise BusyError(
-        f"PostgreSQL cannot be reached ({next(found, 'the connection failed')}); "
-        "check TWOTEMPO_SOURCE_DSN, and that the server is up"
-    )
-
-
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """The client library's own log names hosts, users and databases: it is off here."""
-    library = logging.getLogger("psycopg")
-    before, library.disabled = library.disabled, True
-    try:
-        yield
-    finally:
-        library.disabled = before
-
-
-@contextmanager
-def _asking(name: str, database: _Database) -> Iterator[None]:
+def _asking(name: str, database: Database) -> Iterator[None]:
     """What the server finds wrong with a query of the card, as one line."""
     try:
         yield
@@ -187,7 +101,7 @@ def _asking(name: str, database: _Database) -> Iterator[None]:
 
 
 def _new_rows(
-    database: _Database, query: str, *, rules: Snapshot, since: str | None
+    database: Database, query: str, *, rules: Snapshot, since: str | None
 ) -> tuple[sql.Composable, str | None]:
     """The condition for rows that may be new, and the latest watermark among them.
 
@@ -245,7 +159,7 @@ def _watermark_type(watermark: str, columns: dict[str, int]) -> int:
     return kind
 
 
-def _columns(database: _Database, query: str, *, name: str) -> dict[str, int]:
+def _columns(database: Database, query: str, *, name: str) -> dict[str, int]:
     """The columns that a query selects, with PostgreSQL's numbers of their types.
 
     Raises `ConfigError` where two have one name, lower and upper case being the same, or one has
@@ -286,7 +200,7 @@ def _select(what: sql.Composable, query: str, where: sql.Composable) -> sql.Comp
     )
 
 
-def _copy(database: _Database, query: str, where: sql.Composable, path: Path) -> None:
+def _copy(database: Database, query: str, where: sql.Composable, path: Path) -> None:
     """Stream what a query selects into a CSV file; `""` is a text there, nothing at all a null.
 
     Errors speak of the query by the file's name.

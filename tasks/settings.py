@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     edge_retries: int = Field(default=2, ge=0)
     edge_retry_seconds: float = Field(default=10.0, ge=0)
     source_dsn: SecretStr | None = None
+    table_dsn: SecretStr | None = None
     cron: str = "0 3 * * *"
     timezone: str = "UTC"
 

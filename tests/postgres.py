@@ -5,9 +5,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,18 @@ class Server:
     folder: Path
     port: int
     dsn: str
+    control: Callable[..., None]
+
+    def stop(self) -> None:
+        """Stop it as a crash would: whoever is connected loses the connection."""
+        self.control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        self.control("-l", self.folder / "log", "-o", self.options, "start")
+
+    @property
+    def options(self) -> str:
+        return f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off -k {self.folder}"
 
     def execute(self, *statements: str) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -53,14 +66,14 @@ def postgres_server() -> Iterator[Server]:
             shutil.chown(folder, user=user)
         data, port = folder / "data", _free_port()
         _call(user, bin_folder / "initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c fsync=off -k {folder}"
-        control = (bin_folder / "pg_ctl", "-D", data, "-w", "-t", "60")
-        _call(user, *control, "-l", folder / "log", "-o", options, "start")
+        control = partial(_call, user, bin_folder / "pg_ctl", "-D", data, "-w", "-t", "60")
+        dsn = f"postgresql://tester:hunter2@127.0.0.1:{port}/postgres"
+        server = Server(folder=folder, port=port, dsn=dsn, control=control)
+        server.start()
         try:
-            dsn = f"postgresql://tester:hunter2@127.0.0.1:{port}/postgres"
-            yield Server(folder=folder, port=port, dsn=dsn)
+            yield server
         finally:
-            _call(user, *control, "-m", "immediate", "stop")
+            server.stop()
 
 
 def _other_user() -> str | None:

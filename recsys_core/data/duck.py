@@ -1,5 +1,6 @@
 """DuckDB opened in one way: bounded in memory, spilling to disk, in UTC, never on the network."""
 
+import errno
 import fcntl
 import glob
 import os
@@ -151,6 +152,13 @@ def parquet_sql(path: Path) -> str:
     """
     # without partitioning: a folder named like `a=b` above the file must not become a column
     return f"read_parquet({file_literal(path)}, hive_partitioning = false)"
+
+
+def raise_if_full(error: duckdb.Error) -> None:
+    """Raise `OSError` where what DuckDB says is that there is no more room to write."""
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if os.strerror(code).lower() in str(error).lower():
+            raise OSError(code, os.strerror(code)) from error
 
 
 def one_line(error: Exception) -> str:

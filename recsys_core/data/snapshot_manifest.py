@@ -3,7 +3,7 @@
     manifest.json                      what was taken, and the SHA-256 of every other file
     interactions/part-000001.parquet   the source's own columns, the rows in the order they came
     items-0123456789abcdef.parquet     as last delivered, named by its own SHA-256; so for users
-    .taking.json                       while files are moved here: the parts among them
+    .taking.json                       while files are moved here: the parts that come and go
 
 Everything is written aside first. A file counts from the moment the manifest names it, and nothing
 that it names is touched before: a run that is killed leaves at most files that the next one puts
@@ -59,11 +59,13 @@ NO_ROWS = Counts(rows=0, rows_in=0, redelivered=0, redelivered_changed=0, late=0
 
 
 class Part(Counts):
-    """A file of appended rows; `taken` is the day in UTC on which they came."""
+    """A file of appended rows; `taken` is the day in UTC on which they came. Of the rows that were
+    appended `forgotten` are gone again, with the people who wanted that; they are not in `rows`."""
 
     name: str
     sha256: str
     taken: date
+    forgotten: Count = 0
 
 
 class TakenFile(_Record):
@@ -138,18 +140,19 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def opened_manifest(folder: Path, *, row_key: Sequence[str]) -> Manifest:
-    """The manifest to append to, its parts verified; an empty one for a new snapshot.
+def opened_manifest(folder: Path, *, row_key: Sequence[str] | None) -> Manifest:
+    """The manifest to append to, its parts verified; an empty one for a new snapshot. Without a
+    `row_key` there must be one.
 
     A part beyond the manifest that a killed run was moving here is removed: its rows come again.
     Raises `ConfigError` where the snapshot has another row key, `DataError` where a part is not as
     it was, or nobody knows whose it is.
     """
-    if (folder / MANIFEST).exists():
+    if row_key is None or (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
     else:
         manifest = Manifest(row_key=sorted(row_key))
-    if manifest.row_key != sorted(row_key):
+    if row_key is not None and manifest.row_key != sorted(row_key):
         raise ConfigError(
             f"{folder}: the snapshot has the row key {manifest.row_key}, the card says "
             f"{sorted(row_key)}; correct snapshot.row_key, or take the log into a new folder"
@@ -186,9 +189,11 @@ def put_in_place(folder: Path, manifest: Manifest, *, before: Manifest) -> bool:
     """Move the new files of a manifest from the work folder to their places, and write it; returns
     whether it says anything new. A damaged table is made good."""
     work = folder / WORK
-    parts = manifest.parts[len(before.parts) :]
+    named, named_before = ({part.name for part in one.parts} for one in (manifest, before))
+    parts = [part for part in manifest.parts if part.name not in named_before]
+    replaced = [part for part in before.parts if part.name not in named]
     if parts:
-        _write(folder, TAKING, {part.name: part.sha256 for part in parts})
+        _write(folder, TAKING, {part.name: part.sha256 for part in (*parts, *replaced)})
     for part in parts:
         (work / part.name).replace(folder / PARTS / part.name)
     files = {table_name(name, digest): digest for name, digest in manifest.tables.items()}
@@ -202,6 +207,8 @@ def put_in_place(folder: Path, manifest: Manifest, *, before: Manifest) -> bool:
     for path in folder.iterdir():
         if TABLE_FILE.fullmatch(path.name) and path.name not in files:
             path.unlink()
+    for part in replaced:
+        (folder / PARTS / part.name).unlink(missing_ok=True)
     (folder / TAKING).unlink(missing_ok=True)
     return changed
 
@@ -209,6 +216,15 @@ def put_in_place(folder: Path, manifest: Manifest, *, before: Manifest) -> bool:
 def part_name(number: int) -> str:
     """The name of a part, numbered from 1."""
     return f"part-{number:06}.parquet"
+
+
+def rewritten_name(name: str, digest: str) -> str:
+    """The name of a part that was written anew with another content.
+
+    >>> rewritten_name("part-000003.parquet", "0123456789abcdef0123")
+    'part-000003-0123456789abcdef.parquet'
+    """
+    return f"{name[: len('part-000001')]}-{digest[:16]}.parquet"
 
 
 def table_name(name: TableName, digest: str) -> str:

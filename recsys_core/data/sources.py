@@ -6,9 +6,7 @@ Rows are never held as a whole, and come in the same order with any number of th
 with a file is one line that names it, and the line of a CSV file.
 """
 
-import errno
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from recsys_core.data.duck import (
     literal,
     one_line,
     parquet_sql,
+    raise_if_full,
     work_folder,
 )
 from recsys_core.data.parquet_times import readable_parquet
@@ -155,10 +154,7 @@ def reading(source: Source) -> Iterator[None]:
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
-        said = str(error)
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            if os.strerror(code).lower() in said.lower():
-                raise OSError(code, os.strerror(code)) from error
+        raise_if_full(error)
         raise DataError(_explain(source, error)) from error
 
 

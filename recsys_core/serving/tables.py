@@ -1,8 +1,7 @@
-"""The published table: a DuckDB file in which readers find the last whole run, never half of one.
+"""The published table in a DuckDB file, as `table_contract` describes it.
 
-    recommendations            view    user_id, rank, item_id, score, model_version, as_of, rating
-                                       of the current run; rating null where none is predicted
-    recommendation_runs        table   every run ever published, one of them current
+    recommendations            view    of the current run
+    recommendation_runs        table   every run
     recommendations_<run_id>   tables  rows of the runs that are kept, ordered by (user_id, rank)
 
 A run becomes current in one transaction: until COMMIT the old view stands, also where the writer is
@@ -11,25 +10,30 @@ opened.
 """
 
 import contextlib
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from recsys_core.errors import BusyError, ContractError, PublishError
-from recsys_core.serving.shards import KEY, ScoreRun, time_of
-from recsys_core.tables import SCORES, check_table
-
-SCHEMA_VERSION = 1
+from recsys_core.artifacts import atomic_path
+from recsys_core.data.duck import identifier, literal, raise_if_full
+from recsys_core.errors import BusyError, PublishError
+from recsys_core.serving.shards import ScoreRun, time_of
+from recsys_core.serving.table_contract import (
+    RECOMMENDATIONS,
+    RUNS,
+    SCHEMA_VERSION,
+    Current,
+    Published,
+    check_kept,
+    check_run_id,
+    check_version,
+    content,
+    run_id_of,
+)
 
 CREATE_RUNS = """
 CREATE TABLE IF NOT EXISTS recommendation_runs (
@@ -43,9 +47,22 @@ CREATE TABLE IF NOT EXISTS recommendation_runs (
     status VARCHAR NOT NULL CHECK (status IN ('published', 'dropped')),
     published_at TIMESTAMPTZ NOT NULL,
     schema_version INTEGER NOT NULL,
-    current BOOLEAN NOT NULL
+    current BOOLEAN NOT NULL,
+    published_order INTEGER,
+    forgotten BIGINT DEFAULT 0
 )
 """
+
+FROM_1_TO_2 = (
+    "ALTER TABLE recommendation_runs ADD COLUMN published_order INTEGER",
+    "ALTER TABLE recommendation_runs ADD COLUMN forgotten BIGINT DEFAULT 0",
+    """
+    UPDATE recommendation_runs SET published_order = placed.place, schema_version = 2
+    FROM (SELECT run_id, row_number() OVER (ORDER BY published_at, run_id) AS place
+          FROM recommendation_runs) AS placed
+    WHERE placed.run_id = recommendation_runs.run_id
+    """,
+)
 
 CREATE_VIEW = """
 CREATE OR REPLACE VIEW recommendations AS
@@ -57,66 +74,115 @@ CROSS JOIN (SELECT model_version, as_of FROM recommendation_runs WHERE current) 
 
 
 @dataclass(frozen=True)
-class Published:
-    """What publishing did; `changed` is False where the run was current already."""
+class DuckdbTable:
+    """The table in a DuckDB file; a `table_contract.Table`."""
 
-    run_id: str
-    rows: int
-    users: int
-    sha256: str
-    changed: bool
+    path: Path
 
+    @property
+    def place(self) -> str:
+        return str(self.path)
 
-def publish_run(path: Path, run: ScoreRun, *, keep_runs: int, published_at: datetime) -> Published:
-    """Make a scored run the current one of a file; rows of `keep_runs` runs before it stay.
+    def publish(self, run: ScoreRun, *, keep_runs: int, published_at: datetime) -> Published:
+        """Make a scored run the current one of the file."""
+        digest, users = content(run)
+        run_id = run_id_of(run, digest=digest)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._writing() as connection:
+            status, current = _state(connection, run_id)
+            changed = not (status == "published" and current)
+            if status != "published":
+                _insert(connection, run_id, run, digest=digest, users=users, at=published_at)
+            if changed:
+                _make_current(connection, run_id, published_at)
+                _drop_old_runs(connection, keep_runs)
+        return Published(run_id=run_id, rows=run.rows, users=users, sha256=digest, changed=changed)
 
-    A run is named by its model, its `as_of` and the content of its rows: one that is current
-    already changes nothing, one that is still kept only becomes current again.
-    Raises `ContractError` where the rows break their contract, `PublishError` where the file is in
-    use or of another schema.
-    """
-    digest, users = content(run)
-    run_id = hashlib.sha256(
-        f"{run.facts.model_version}/{run.facts.as_of}/{digest}".encode()
-    ).hexdigest()[:12]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_table(path, read_only=False) as connection:
-        connection.execute("BEGIN")
-        # leaving the block without COMMIT closes the file, which rolls back
-        connection.execute(CREATE_RUNS)
-        _check_schema(connection, path)
-        found = connection.execute(
-            "SELECT status, current FROM recommendation_runs WHERE run_id = ?", [run_id]
-        ).fetchall()
-        changed = found != [("published", True)]
-        if changed:
-            if not found or found[0][0] == "dropped":
-                _insert(connection, run_id, run)
-            _make_current(
-                connection, run_id, run, digest=digest, users=users, published_at=published_at
+    def make_current(self, run_id: str, *, published_at: datetime) -> bool:
+        check_run_id(run_id)
+        self._check_exists()
+        with self._writing() as connection:
+            status, current = _state(connection, run_id)
+            check_kept(run_id, status, place=self.place)
+            if not current:
+                _make_current(connection, run_id, published_at)
+        return not current
+
+    def read(self, user_id: str) -> pa.Table:
+        with open_table(self.path, read_only=True) as connection:
+            return (
+                connection.sql(
+                    "SELECT * FROM recommendations WHERE user_id = ? ORDER BY rank",
+                    params=[user_id],
+                )
+                .to_arrow_table()
+                .cast(RECOMMENDATIONS)
             )
-            _drop_old_runs(connection, keep_runs)
-        connection.execute("COMMIT")
-    return Published(run_id=run_id, rows=run.rows, users=users, sha256=digest, changed=changed)
 
+    def user_ids(self, *, first: int | None = None) -> pa.StringArray:
+        limit = "" if first is None else f" LIMIT {first:d}"
+        with open_table(self.path, read_only=True) as connection:
+            found = connection.sql(
+                f"SELECT DISTINCT user_id FROM recommendations ORDER BY user_id{limit}"
+            ).to_arrow_table()
+        return found.column(0).combine_chunks()
 
-def read_recommendations(path: Path, user_id: str) -> pa.Table:
-    """The current recommendations of one user, best first; no rows for a user it does not have.
+    def current(self) -> Current | None:
+        with open_table(self.path, read_only=True) as connection:
+            found = connection.execute(
+                "SELECT run_id, rows, users, model_version, epoch_us(as_of) "
+                "FROM recommendation_runs WHERE current"
+            ).fetchall()
+        return Current(*found[0]) if found else None
 
-    Columns: `user_id`, `rank`, `item_id`, `score`, `model_version`, `as_of` (UTC), `rating`.
-    """
-    with open_table(path, read_only=True) as connection:
-        return connection.sql(
-            "SELECT * FROM recommendations WHERE user_id = ? ORDER BY rank", params=[user_id]
-        ).to_arrow_table()
+    def runs(self) -> pa.Table:
+        with open_table(self.path, read_only=True) as connection:
+            version = _version(connection)
+            check_version(version, place=self.place, oldest=1)
+            if version == 1:  # not yet written to since
+                return _runs_of_1(connection)
+            return (
+                connection.sql(
+                    f"SELECT {', '.join(RUNS.names)} FROM recommendation_runs "
+                    "ORDER BY published_order"
+                )
+                .to_arrow_table()
+                .cast(RUNS)
+            )
 
+    def forget(self, user_id: str) -> int:
+        """Remove a user from every kept run, and write the file anew, so that no free block of it
+        still holds what was removed."""
+        if not self.path.exists():
+            return 0
+        removed = 0
+        with open_table(self.path, read_only=False) as connection:
+            with _transaction(connection, place=self.place):
+                kept = connection.execute(
+                    "SELECT run_id FROM recommendation_runs WHERE status = 'published'"
+                ).fetchall()
+                for (run_id,) in kept:
+                    removed += _forget(connection, run_id, user_id)
+            connection.execute("CHECKPOINT")
+            if removed:
+                with atomic_path(self.path) as fresh:
+                    connection.execute(f"ATTACH {literal(str(fresh))} AS fresh_file")
+                    ((name,),) = connection.execute("SELECT current_database()").fetchall()
+                    connection.execute(f"COPY FROM DATABASE {identifier(name)} TO fresh_file")
+                    connection.execute("DETACH fresh_file")
+        return removed
 
-def read_runs(path: Path) -> pa.Table:
-    """Every run ever published, in the order of publication."""
-    with open_table(path, read_only=True) as connection:
-        return connection.sql(
-            "SELECT * FROM recommendation_runs ORDER BY published_at, run_id"
-        ).to_arrow_table()
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with (
+            open_table(self.path, read_only=False) as connection,
+            _transaction(connection, place=self.place),
+        ):
+            yield connection
+
+    def _check_exists(self) -> None:
+        if not self.path.exists():
+            raise _nothing_there(self.path)
 
 
 @contextlib.contextmanager
@@ -124,14 +190,16 @@ def open_table(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnec
     """A connection to the published file, in UTC; a DuckDB error becomes a `PublishError`.
 
     It is a `BusyError` where the file cannot be had: DuckDB allows one writer and nobody beside it.
+    A full disk is an `OSError`.
     """
     if read_only and not path.exists():
-        raise PublishError(f"{path}: nothing is published yet; run `twotempo run`")
+        raise _nothing_there(path)
     try:
         with duckdb.connect(str(path), read_only=read_only) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
     except duckdb.Error as error:
+        raise_if_full(error)
         summary = " ".join(str(error).split())
         kind = BusyError if isinstance(error, duckdb.IOException) else PublishError
         raise kind(
@@ -140,66 +208,63 @@ def open_table(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnec
         ) from error
 
 
-def content(run: ScoreRun) -> tuple[str, int]:
-    """A SHA-256 of all rows of a run, however they are cut into shards, and the number of users.
+def _nothing_there(path: Path) -> PublishError:
+    return PublishError(f"{path}: nothing is published yet; run `twotempo run`")
 
-    Checks on the way that rows keep to SCORES and are ordered by (user_id, rank), across shards
-    too.
+
+@contextlib.contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection, *, place: str) -> Iterator[None]:
+    """One transaction on tables of our schema version; an older one is migrated in it.
+
+    Leaving the block by an error closes the file without COMMIT, which rolls back.
     """
-    states: dict[tuple[str, int], Any] = defaultdict(hashlib.sha256)
-    rows = users = 0
-    before: pa.Table | None = None  # the last row so far
-    for part in run.parts:
-        for batch in pq.ParquetFile(part).iter_batches():
-            table = pa.Table.from_batches([batch])
-            seam = table if before is None else pa.concat_tables([before, table])
-            check_table(seam, SCORES, name=part.name, key=KEY)
-            user_id = seam.column(KEY[0]).combine_chunks()
-            changes = pc.not_equal(user_id.slice(1), user_id.slice(0, len(user_id) - 1))
-            users += int(pc.sum(changes).as_py() or 0) + (
-                1 if before is None and len(user_id) else 0
-            )
-            for name in SCORES.names:
-                for number, stream in enumerate(_streams(table.column(name).combine_chunks())):
-                    states[name, number].update(stream)
-            rows += table.num_rows
-            before = seam.slice(seam.num_rows - 1) if seam.num_rows else None
-    if rows != run.rows:
-        raise ContractError(
-            f"{run.folder}: shards hold {rows} rows, {run.rows} were scored; score again"
-        )
-    if rows == 0:
-        raise PublishError(
-            f"{run.folder}: no rows to publish, the old table stays; see what the score edge said"
-        )
-    total = hashlib.sha256("/".join(state.hexdigest() for state in states.values()).encode())
-    return total.hexdigest(), users
+    connection.execute("BEGIN")
+    connection.execute(CREATE_RUNS)
+    version = _version(connection)
+    check_version(version, place=place, oldest=1)
+    if version == 1:
+        for statement in FROM_1_TO_2:
+            connection.execute(statement)
+    yield
+    connection.execute("COMMIT")
 
 
-def _streams(column: pa.Array) -> list[bytes]:
-    """A column's content as streams that go on over batches: values, or lengths and texts."""
-    if not pa.types.is_string(column.type):
-        return [column.to_numpy(zero_copy_only=False).tobytes()]  # a null becomes NaN
-    _, offsets_buffer, texts = column.buffers()
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int32)[column.offset :][: len(column) + 1]
-    return [np.diff(offsets).tobytes(), memoryview(texts)[offsets[0] : offsets[-1]].tobytes()]
-
-
-def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    versions = connection.execute(
-        "SELECT DISTINCT schema_version FROM recommendation_runs WHERE schema_version <> ?",
-        [SCHEMA_VERSION],
+def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    ((version,),) = connection.execute(
+        "SELECT max(schema_version) FROM recommendation_runs"
     ).fetchall()
-    if versions:
-        raise PublishError(
-            f"{path}: schema version {versions[0][0]}, this version of twotempo writes "
-            f"{SCHEMA_VERSION}; "
-            "move the file away, and publish again"
+    return None if version is None else int(version)
+
+
+def _runs_of_1(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    return (
+        connection.sql(
+            "SELECT *, row_number() OVER (ORDER BY published_at, run_id) AS published_order, "
+            "0 AS forgotten FROM recommendation_runs ORDER BY published_order"
         )
+        .to_arrow_table()
+        .cast(RUNS)
+    )
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, run_id: str, run: ScoreRun) -> None:
-    """Rows of a run into a table of its own, in the order of the shards."""
+def _state(connection: duckdb.DuckDBPyConnection, run_id: str) -> tuple[str | None, bool]:
+    """The status of a run, and whether it is the current one."""
+    found = connection.execute(
+        "SELECT status, current FROM recommendation_runs WHERE run_id = ?", [run_id]
+    ).fetchall()
+    return (str(found[0][0]), bool(found[0][1])) if found else (None, False)
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    run: ScoreRun,
+    *,
+    digest: str,
+    users: int,
+    at: datetime,
+) -> None:
+    """Rows of a run into a table of its own, in the order of the shards, and its entry."""
     table = _table(run_id)
     connection.execute(
         f"CREATE TABLE {table} (user_id VARCHAR NOT NULL, rank INTEGER NOT NULL, "
@@ -215,21 +280,9 @@ def _insert(connection: duckdb.DuckDBPyConnection, run_id: str, run: ScoreRun) -
         raise PublishError(
             f"{rows} of {run.rows} rows went into the table; the old one stays, publish again"
         )
-
-
-def _make_current(
-    connection: duckdb.DuckDBPyConnection,
-    run_id: str,
-    run: ScoreRun,
-    *,
-    digest: str,
-    users: int,
-    published_at: datetime,
-) -> None:
-    connection.execute("UPDATE recommendation_runs SET current = false WHERE current")
     connection.execute(
         "INSERT OR REPLACE INTO recommendation_runs VALUES (?, ?, ?, ?, ?, ?, ?, "
-        "'published', ?, ?, true)",
+        "'published', ?, ?, false, NULL, 0)",
         [
             run_id,
             run.facts.model_version,
@@ -238,18 +291,27 @@ def _make_current(
             users,
             run.rows,
             digest,
-            published_at,
+            at,
             SCHEMA_VERSION,
         ],
+    )
+
+
+def _make_current(connection: duckdb.DuckDBPyConnection, run_id: str, at: datetime) -> None:
+    connection.execute("UPDATE recommendation_runs SET current = false WHERE current")
+    connection.execute(
+        "UPDATE recommendation_runs SET current = true, published_at = ?, published_order = "
+        "(SELECT coalesce(max(published_order), 0) + 1 FROM recommendation_runs) WHERE run_id = ?",
+        [at, run_id],
     )
     connection.execute(CREATE_VIEW.format(table=_table(run_id)))
 
 
 def _drop_old_runs(connection: duckdb.DuckDBPyConnection, keep_runs: int) -> None:
-    """Drop the rows of runs beyond the `keep_runs` that were published last; their entries stay."""
+    """Drop the rows of runs beyond the `keep_runs` that were current last; their entries stay."""
     old = connection.execute(
         "SELECT run_id FROM recommendation_runs WHERE status = 'published' AND NOT current "
-        "ORDER BY published_at DESC, run_id OFFSET ?",
+        "ORDER BY published_order DESC OFFSET ?",
         [keep_runs],
     ).fetchall()
     for (run_id,) in old:
@@ -259,8 +321,19 @@ def _drop_old_runs(connection: duckdb.DuckDBPyConnection, keep_runs: int) -> Non
         )
 
 
+def _forget(connection: duckdb.DuckDBPyConnection, run_id: str, user_id: str) -> int:
+    ((removed,),) = connection.execute(
+        f"DELETE FROM {_table(run_id)} WHERE user_id = ?", [user_id]
+    ).fetchall()
+    if removed:
+        connection.execute(
+            "UPDATE recommendation_runs SET rows = rows - $n, forgotten = forgotten + $n, "
+            "users = users - 1 WHERE run_id = $run_id",
+            {"n": removed, "run_id": run_id},
+        )
+    return int(removed)
+
+
 def _table(run_id: str) -> str:
     """The name of a run's table; a run_id is hexadecimal, so that it needs no quotes."""
-    assert len(run_id) == 12, run_id
-    assert set(run_id) <= set("0123456789abcdef"), run_id
-    return f"recommendations_{run_id}"
+    return f"recommendations_{check_run_id(run_id)}"

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from recsys_core.layout import Layout
 from recsys_core.sections import Publish
 from recsys_core.serving.shards import read_score_run
-from recsys_core.serving.tables import publish_run
 from tasks.step import main
+from tasks.tables import note_table, table_of
 
 logger = logging.getLogger(__name__)
 
@@ -15,13 +15,14 @@ logger = logging.getLogger(__name__)
 def run(*, layout: Layout, publish: Publish) -> None:
     """Make the run in `scores/` the current one of the table; a second time changes nothing."""
     scored = read_score_run(layout.scores)
-    published = publish_run(
-        layout.table, scored, keep_runs=publish.keep_runs, published_at=datetime.now(UTC)
-    )
+    table = table_of(layout, publish)
+    note_table(layout, publish, published=False)
+    published = table.publish(scored, keep_runs=publish.keep_runs, published_at=datetime.now(UTC))
+    note_table(layout, publish, published=True)
     logger.info(
         "event=publish table=%s run_id=%s model_version=%s users=%d rows=%d shortfall=%d "
         "changed=%s",
-        layout.table,
+        table.place,
         published.run_id,
         scored.facts.model_version,
         published.users,

@@ -10,7 +10,7 @@ from flows.summary import WIDTH, print_metrics
 from recsys_core.layout import Layout
 from recsys_core.sections import Score
 from recsys_core.serving.shards import read_score_run
-from recsys_core.serving.tables import publish_run
+from recsys_core.serving.tables import DuckdbTable
 from recsys_core.tables import METRICS, write_events, write_table
 from tasks.edges.score import run
 from tasks.lookup import example_user
@@ -61,11 +61,8 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     bundles = tmp_path_factory.getbasetemp()
     layout = scoring_workspace(tmp_path, bundles=bundles, histories=[*histories, []])
     run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=4))
-    publish_run(
-        layout.table,
-        read_score_run(layout.scores),
-        keep_runs=1,
-        published_at=datetime(2026, 1, 1, tzinfo=UTC),
+    DuckdbTable(layout.table).publish(
+        read_score_run(layout.scores), keep_runs=1, published_at=datetime(2026, 1, 1, tzinfo=UTC)
     )
     write_events(layout.events, make_events([*histories, [1] * 9]))
     return layout

@@ -9,10 +9,11 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.errors import ContractError
 from recsys_core.layout import Layout
 from recsys_core.sections import Publish, Score
-from recsys_core.serving.tables import read_recommendations, read_runs
 from tasks.edges import publish, score
+from tasks.tables import published_table
 from tests.serving_world import HOSTILE, random_histories, scoring_workspace, user_ids
 
+DUCKDB = Publish(kind="duckdb", keep_runs=1, layout="rows", schema="twotempo")
 HISTORIES = random_histories([3, 7, 1, 1, 12, 2, 2, 2])
 
 
@@ -24,7 +25,7 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def night(layout: Layout, *, k: int = 5) -> None:
     score.run(layout=layout, score=Score(k=k, seen_filter=False, shard_users=3))
-    publish.run(layout=layout, publish=Publish(keep_runs=1))
+    publish.run(layout=layout, publish=DUCKDB)
 
 
 def test_a_night(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
@@ -32,20 +33,20 @@ def test_a_night(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
         night(layout, k=20)
     assert "users=8 rows=160 shortfall=0 changed=True" in caplog.text
     for user in user_ids(len(HISTORIES)):
-        assert read_recommendations(layout.table, user).num_rows == 20
+        assert published_table(layout).read(user).num_rows == 20
     recommended = {
         item
         for user in user_ids(len(HISTORIES))
-        for item in read_recommendations(layout.table, user).column("item_id").to_pylist()
+        for item in published_table(layout).read(user).column("item_id").to_pylist()
     }
     assert recommended & set(HOSTILE)
 
 
 def test_the_same_night_again(layout: Layout) -> None:
     night(layout)
-    before = read_runs(layout.table)
+    before = published_table(layout).runs()
     night(layout)
-    assert read_runs(layout.table) == before
+    assert published_table(layout).runs() == before
 
 
 def test_a_later_log_with_the_same_champion(layout: Layout) -> None:
@@ -53,7 +54,7 @@ def test_a_later_log_with_the_same_champion(layout: Layout) -> None:
     split = read_json(layout.split)
     write_json(layout.split, {**split, "as_of": split["as_of"] + 1})
     night(layout)
-    runs = read_runs(layout.table)
+    runs = published_table(layout).runs()
     assert runs.column("model_version").unique().to_pylist() == [
         read_json(layout.registry / "champion.json")["version"]
     ]
@@ -63,11 +64,11 @@ def test_a_later_log_with_the_same_champion(layout: Layout) -> None:
 def test_other_k_is_another_run(layout: Layout) -> None:
     night(layout)
     night(layout, k=3)
-    assert read_runs(layout.table).column("rows").to_pylist() == [40, 24]
-    assert read_recommendations(layout.table, HOSTILE[0]).num_rows == 3
+    assert published_table(layout).runs().column("rows").to_pylist() == [40, 24]
+    assert published_table(layout).read(HOSTILE[0]).num_rows == 3
 
 
 def test_nothing_scored(layout: Layout) -> None:
     with pytest.raises(ContractError, match="no such file"):
-        publish.run(layout=layout, publish=Publish(keep_runs=1))
+        publish.run(layout=layout, publish=DUCKDB)
     assert not layout.table.exists()

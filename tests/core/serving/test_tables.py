@@ -1,94 +1,81 @@
-"""The published table: one transaction, the old run or the new one, whatever ids look like."""
+"""The published table of each kind: the old run or the new one, whatever ids look like."""
 
-import signal
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pydantic import SecretStr
 
-from recsys_core.errors import BusyError, ContractError, PublishError
-from recsys_core.serving.shards import RunFacts, RunFolder, ScoreRun, time_of
-from recsys_core.serving.tables import (
-    content,
-    publish_run,
-    read_recommendations,
-    read_runs,
-)
+from recsys_core.artifacts import read_json, write_json
+from recsys_core.errors import ConfigError, ContractError, PublishError
+from recsys_core.serving.parquet_table import ParquetTable
+from recsys_core.serving.postgres_table import PostgresTable
+from recsys_core.serving.shards import ScoreRun, Shard, time_of
+from recsys_core.serving.table_contract import RUNS, Table, content
+from recsys_core.serving.tables import DuckdbTable
 from recsys_core.tables import SCORES
+from tests.postgres import Server, postgres_server
 from tests.serving_world import HOSTILE, START
+from tests.table_world import (
+    KINDS,
+    NIGHT,
+    USERS,
+    fresh_schema,
+    make_run,
+    open_kind,
+    publish,
+    run_rows,
+    whole,
+)
 
-NIGHT = datetime(2026, 1, 1, 3, tzinfo=UTC)
-USERS = sorted([*HOSTILE, "u1", "u2", "u3", "u4"], key=str.encode)
-
-
-def make_run(
-    root: Path,
-    *,
-    version: str = "0123456789ab",
-    as_of: int = START,
-    items: tuple[str, ...] = HOSTILE,
-    users: list[str] = USERS,
-    shard_users: int = 3,
-) -> ScoreRun:
-    """A scored run in which every user gets the same items."""
-    facts = RunFacts(
-        model_version=version,
-        graph="popularity",
-        as_of=as_of,
-        k=len(items),
-        seen_filter=False,
-        shard_users=shard_users,
-        users=len(users),
-        log="",
-        code="",
-        provider="",
-    )
-    folder = RunFolder(root, facts)
-    for number in folder.missing():
-        chunk = users[number * shard_users : (number + 1) * shard_users]
-        rows = [
-            (user, rank, item, 1.0 / rank, 4.5 - rank if rank % 2 else None)
-            for user in chunk
-            for rank, item in enumerate(items, start=1)
-        ]
-        table = pa.table(
-            [
-                pa.array(column, kind)
-                for column, kind in zip(zip(*rows, strict=True), SCORES.types, strict=True)
-            ],
-            schema=SCORES,
-        )
-        folder.write(number, table, users=len(chunk), shortfall=0)
-    return folder.finish()
+A, B, C, D = (letter * 12 for letter in "abcd")
 
 
-def publish(path: Path, run: ScoreRun, *, night: int = 0, keep_runs: int = 2) -> bool:
-    at = NIGHT + timedelta(days=night)
-    return publish_run(path, run, keep_runs=keep_runs, published_at=at).changed
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server() as running:
+        yield running
 
 
-def run_rows(path: Path) -> list[tuple[str, str, bool]]:
-    runs = read_runs(path)
-    return [(row["model_version"], row["status"], row["current"]) for row in runs.to_pylist()]
+@pytest.fixture(params=KINDS)
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+    """An empty table of each kind."""
+    if not request.param.startswith("postgres"):
+        yield open_kind(request.param, tmp_path)
+        return
+    with fresh_schema(request.getfixturevalue("server")) as dsn:
+        yield open_kind(request.param, tmp_path, dsn=dsn)
 
 
-def tables_in(path: Path) -> list[str]:
-    with duckdb.connect(str(path), read_only=True) as connection:
-        rows = connection.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
-    return [name for (name,) in rows]
+def kept_places(table: Table) -> int:
+    """How many runs have rows, by what lies there."""
+    if isinstance(table, DuckdbTable):
+        with duckdb.connect(str(table.path), read_only=True) as connection:
+            rows = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        return len(rows) - 1
+    if isinstance(table, ParquetTable):
+        return len([path for path in table.folder.iterdir() if path.is_dir()])
+    assert isinstance(table, PostgresTable)
+    assert table.dsn is not None
+    with psycopg.connect(table.dsn.get_secret_value()) as connection:
+        found = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'twotempo' "
+            "AND tablename ~ '^recommendations_[0-9a-f]{12}$'"
+        ).fetchall()
+    return len(found)
 
 
-def test_what_is_published_is_what_was_scored(tmp_path: Path) -> None:
-    path = tmp_path / "published" / "table.duckdb"
+def test_what_is_published_is_what_was_scored(table: Table, tmp_path: Path) -> None:
     run = make_run(tmp_path / "scores")
-    published = publish_run(path, run, keep_runs=2, published_at=NIGHT)
+    published = table.publish(run, keep_runs=2, published_at=NIGHT)
     assert (published.rows, published.users, published.changed) == (60, 10, True)
     for user in USERS:
-        rows = read_recommendations(path, user)
+        rows = table.read(user)
         assert rows.column_names == [
             "user_id",
             "rank",
@@ -104,71 +91,197 @@ def test_what_is_published_is_what_was_scored(tmp_path: Path) -> None:
         assert rows.column("item_id").to_pylist() == list(HOSTILE)
         assert rows.column("model_version").unique().to_pylist() == ["0123456789ab"]
         assert rows.column("as_of")[0].as_py() == time_of(START)
-    (entry,) = read_runs(path).to_pylist()
-    assert entry == {
-        "run_id": published.run_id,
-        "model_version": "0123456789ab",
-        "graph": "popularity",
-        "as_of": time_of(START),
-        "users": 10,
-        "rows": 60,
-        "sha256": published.sha256,
-        "status": "published",
-        "published_at": NIGHT,
-        "schema_version": 1,
-        "current": True,
-    }
-
-
-def test_a_user_who_is_not_there(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    with pytest.raises(PublishError, match="nothing is published yet"):
-        read_recommendations(path, "u1")
-    publish(path, make_run(tmp_path / "scores"))
-    assert read_recommendations(path, "' OR 1=1 --").num_rows == 0
-
-
-def test_publishing_twice_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    run = make_run(tmp_path / "scores")
-    assert publish(path, run) is True
-    before = read_runs(path)
-    assert publish(path, run, night=1) is False
-    assert read_runs(path) == before
-    # other shards, same rows: the same run
-    assert publish(path, make_run(tmp_path / "again", shard_users=7), night=2) is False
-    assert read_runs(path) == before
-
-
-def test_other_rows_model_or_date_are_another_run(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    assert publish(path, make_run(tmp_path / "1"))
-    assert publish(path, make_run(tmp_path / "2", items=HOSTILE[::-1]), night=1)
-    assert publish(path, make_run(tmp_path / "3", version="ba9876543210"), night=2)
-    assert publish(path, make_run(tmp_path / "4", as_of=START + 1), night=3)
-    assert len(read_runs(path)) == 4
-    assert [current for *_, current in run_rows(path)] == [False, False, False, True]
-    assert read_recommendations(path, "u1").column("as_of")[0].as_py() == time_of(START + 1)
-
-
-def test_old_runs_are_dropped_and_their_entries_stay(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    names = ["a" * 12, "b" * 12, "c" * 12, "d" * 12]
-    for night, name in enumerate(names):
-        publish(path, make_run(tmp_path / name, version=name), night=night, keep_runs=2)
-    assert run_rows(path) == [
-        (names[0], "dropped", False),
-        (names[1], "published", False),
-        (names[2], "published", False),
-        (names[3], "published", True),
+    runs = table.runs()
+    assert runs.schema.equals(RUNS)
+    assert runs.to_pylist() == [
+        {
+            "run_id": published.run_id,
+            "model_version": "0123456789ab",
+            "graph": "popularity",
+            "as_of": time_of(START),
+            "users": 10,
+            "rows": 60,
+            "sha256": published.sha256,
+            "status": "published",
+            "published_at": NIGHT,
+            "schema_version": 2,
+            "current": True,
+            "published_order": 1,
+            "forgotten": 0,
+        }
     ]
-    assert len(tables_in(path)) == 3 + 1
+    current = table.current()
+    assert current is not None
+    assert (current.run_id, current.rows, current.users) == (published.run_id, 60, 10)
+    assert (current.model_version, current.as_of) == ("0123456789ab", START)
+    assert table.user_ids().to_pylist() == USERS
+    assert table.user_ids(first=3).to_pylist() == USERS[:3]
+
+
+def test_every_kind_holds_the_same(tmp_path: Path, server: Server) -> None:
+    run = make_run(tmp_path / "scores", shard_users=4)
+    found = []
+    for kind in KINDS:
+        with fresh_schema(server) as dsn:
+            table = open_kind(kind, tmp_path / kind, dsn=dsn)
+            publish(table, run)
+            found.append((whole(table), table.runs()))
+    assert all(rows.equals(found[0][0]) for rows, _ in found)
+    assert all(runs.equals(found[0][1]) for _, runs in found)
+    assert found[0][0].num_rows == 60
+
+
+def test_a_user_who_is_not_there(table: Table, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="nothing is published yet"):
+        table.read("u1") if not isinstance(table, ParquetTable) else table.current()
+    publish(table, make_run(tmp_path / "scores"))
+    assert table.read("' OR 1=1 --").num_rows == 0
+
+
+def test_publishing_twice_changes_nothing(table: Table, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "scores")
+    assert publish(table, run) is True
+    before = table.runs()
+    assert publish(table, run, night=1) is False
+    assert table.runs() == before
+    # other shards, same rows: the same run
+    assert publish(table, make_run(tmp_path / "again", shard_users=7), night=2) is False
+    assert table.runs() == before
+
+
+def test_other_rows_model_or_date_are_another_run(table: Table, tmp_path: Path) -> None:
+    assert publish(table, make_run(tmp_path / "1"))
+    assert publish(table, make_run(tmp_path / "2", items=HOSTILE[::-1]), night=1)
+    assert publish(table, make_run(tmp_path / "3", version="ba9876543210"), night=2)
+    assert publish(table, make_run(tmp_path / "4", as_of=START + 1), night=3)
+    assert [current for *_, current in run_rows(table)] == [False, False, False, True]
+    assert table.runs().column("published_order").to_pylist() == [1, 2, 3, 4]
+    assert table.read("u1").column("as_of")[0].as_py() == time_of(START + 1)
+
+
+def test_old_runs_are_dropped_and_their_entries_stay(table: Table, tmp_path: Path) -> None:
+    for night, name in enumerate((A, B, C, D)):
+        publish(table, make_run(tmp_path / name, version=name), night=night, keep_runs=2)
+    assert run_rows(table) == [
+        (A, "dropped", False),
+        (B, "published", False),
+        (C, "published", False),
+        (D, "published", True),
+    ]
+    assert kept_places(table) == 3
     # one that is kept becomes current again, one that was dropped is written again
-    assert publish(path, make_run(tmp_path / "again", version=names[1]), night=4, keep_runs=0)
-    assert publish(path, make_run(tmp_path / "first", version=names[0]), night=5, keep_runs=0)
-    assert run_rows(path)[-1] == (names[0], "published", True)
-    assert len(tables_in(path)) == 1 + 1
-    assert read_recommendations(path, "u1").column("model_version")[0].as_py() == names[0]
+    assert publish(table, make_run(tmp_path / "again", version=B), night=4, keep_runs=0)
+    assert publish(table, make_run(tmp_path / "first", version=A), night=5, keep_runs=0)
+    assert run_rows(table)[-1] == (A, "published", True)
+    assert kept_places(table) == 1
+    assert table.read("u1").column("model_version")[0].as_py() == A
+    assert whole(table).num_rows == 60
+
+
+def test_a_kept_run_becomes_current_again_and_a_dropped_one_cannot(
+    table: Table, tmp_path: Path
+) -> None:
+    for night, name in enumerate((A, B, C)):
+        publish(table, make_run(tmp_path / name, version=name), night=night, keep_runs=1)
+    ids = {row["model_version"]: row["run_id"] for row in table.runs().to_pylist()}
+    assert table.make_current(ids[B], published_at=NIGHT) is True
+    assert table.make_current(ids[B], published_at=NIGHT) is False
+    assert table.read("u1").column("model_version").unique().to_pylist() == [B]
+    assert run_rows(table)[-2:] == [(C, "published", False), (B, "published", True)]
+    with pytest.raises(PublishError, match="is dropped: it has no rows"):
+        table.make_current(ids[A], published_at=NIGHT)
+    with pytest.raises(PublishError, match="was never published there"):
+        table.make_current("0" * 12, published_at=NIGHT)
+    assert table.read("u1").column("model_version").unique().to_pylist() == [B]
+    # C was current last but one: it is the one that is kept
+    assert publish(table, make_run(tmp_path / "d", version=D), night=9, keep_runs=1)
+    kept = [name for name, status, _ in run_rows(table) if status == "published"]
+    assert kept == [B, D]
+
+
+@pytest.mark.parametrize("name", ["x; DROP TABLE y", "../../secret", "ABCDEF012345", "", "a" * 13])
+def test_hostile_names_of_runs_are_refused(table: Table, tmp_path: Path, name: str) -> None:
+    publish(table, make_run(tmp_path / "scores"))
+    with pytest.raises(PublishError, match="names no run"):
+        table.make_current(name, published_at=NIGHT)
+
+
+def test_a_person_is_forgotten_in_every_kept_run(table: Table, tmp_path: Path) -> None:
+    person = HOSTILE[0]
+    publish(table, make_run(tmp_path / "1", version=A))
+    publish(table, make_run(tmp_path / "2", version=B, items=HOSTILE[:2]), night=1)
+    others = {user: table.read(user) for user in USERS if user != person}
+    assert table.forget(person) == len(HOSTILE) + 2
+    assert table.read(person).num_rows == 0
+    assert table.user_ids().to_pylist() == [user for user in USERS if user != person]
+    assert {user: table.read(user) for user in others} == others
+    runs = table.runs().to_pylist()
+    assert [(row["rows"], row["forgotten"], row["users"]) for row in runs] == [
+        (54, 6, 9),
+        (18, 2, 9),
+    ]
+    # the run before does not bring them back, nor does publishing the same scores again
+    table.make_current(runs[0]["run_id"], published_at=NIGHT)
+    assert table.read(person).num_rows == 0
+    assert table.forget(person) == 0
+    assert publish(table, make_run(tmp_path / "1", version=A), night=2) is False
+    assert table.read(person).num_rows == 0
+
+
+def test_nobody_is_forgotten_where_nothing_is_published(tmp_path: Path) -> None:
+    for kind in ("duckdb", "parquet"):
+        assert open_kind(kind, tmp_path).forget("u1") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_forgotten_is_in_no_file(tmp_path: Path) -> None:
+    person = "a-name-that-nothing-compresses-Qx7"
+    for kind in ("duckdb", "parquet"):
+        table = open_kind(kind, tmp_path / kind)
+        publish(table, make_run(tmp_path / f"{kind}-scores", users=[person, "b", "c"]))
+        table.forget(person)
+        files = [path for path in (tmp_path / kind).rglob("*") if path.is_file()]
+        assert files
+        assert all(person.encode() not in path.read_bytes() for path in files)
+
+
+def test_users_in_two_shards_are_refused(table: Table, tmp_path: Path) -> None:
+    publish(table, make_run(tmp_path / "good"))
+    repeated = make_run(tmp_path / "bad", users=["a", "b", "b", "c"], shard_users=2)
+    with pytest.raises(ContractError, match=r"breaks the order|repeats the key"):
+        publish(table, repeated)
+    assert len(table.runs()) == 1
+
+
+def test_nothing_to_publish_leaves_the_old_table(table: Table, tmp_path: Path) -> None:
+    publish(table, make_run(tmp_path / "good"))
+    facts = make_run(tmp_path / "scores").facts
+    empty = ScoreRun(folder=tmp_path, facts=facts, shards=())
+    with pytest.raises(PublishError, match="no rows to publish"):
+        publish(table, empty)
+    assert table.read("u1").num_rows == len(HOSTILE)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused(table: Table, tmp_path: Path, score: float) -> None:
+    publish(table, make_run(tmp_path / "good"))
+    run = make_run(tmp_path / "bad", version=B, users=["u1"])
+    rows = pq.read_table(run.parts[0])
+    scores = pa.array([1.0, score, *[0.5] * (rows.num_rows - 2)], pa.float32())
+    pq.write_table(rows.set_column(3, SCORES.field(3), scores), run.parts[0])
+    with pytest.raises(ContractError, match="1 of 6 scores are NaN or infinite"):
+        publish(table, run, night=1)
+    assert run_rows(table) == [("0123456789ab", "published", True)]
+
+
+def test_a_shard_without_rows_is_no_harm(table: Table, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "scores", users=USERS[:3])
+    empty = run.folder / "part-00001.parquet"
+    pq.write_table(SCORES.empty_table(), empty)
+    shard = Shard(name=empty.name, users=2, rows=0, shortfall=12, sha256="0" * 64)
+    published = ScoreRun(folder=run.folder, facts=run.facts, shards=(*run.shards, shard))
+    assert publish(table, published)
+    assert whole(table).num_rows == 18
 
 
 def test_content_does_not_depend_on_shards_but_on_every_value(tmp_path: Path) -> None:
@@ -182,97 +295,108 @@ def test_content_does_not_depend_on_shards_but_on_every_value(tmp_path: Path) ->
     )
 
 
-def test_users_in_two_shards_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    publish(path, make_run(tmp_path / "good"))
-    repeated = make_run(tmp_path / "bad", users=["a", "b", "b", "c"], shard_users=2)
-    with pytest.raises(ContractError, match=r"breaks the order|repeats the key"):
-        publish(path, repeated)
-    assert len(read_runs(path)) == 1
-
-
-def test_nothing_to_publish_leaves_the_old_table(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    publish(path, make_run(tmp_path / "good"))
-    facts = make_run(tmp_path / "scores").facts
-    empty = ScoreRun(folder=tmp_path, facts=facts, shards=())
-    with pytest.raises(PublishError, match="no rows to publish"):
-        publish(path, empty)
-    assert read_recommendations(path, "u1").num_rows == len(HOSTILE)
-
-
-def test_another_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    publish(path, make_run(tmp_path / "1"))
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE recommendation_runs SET schema_version = 9")
+def test_a_newer_schema_is_refused(table: Table, tmp_path: Path) -> None:
+    publish(table, make_run(tmp_path / "1"))
+    if isinstance(table, DuckdbTable):
+        with duckdb.connect(str(table.path)) as connection:
+            connection.execute("UPDATE recommendation_runs SET schema_version = 9")
+    elif isinstance(table, ParquetTable):
+        ledger = table.folder / "recommendation_runs.json"
+        write_json(ledger, {**read_json(ledger), "schema_version": 9})
+    else:
+        assert isinstance(table, PostgresTable)
+        assert table.dsn is not None
+        with psycopg.connect(table.dsn.get_secret_value()) as database:
+            database.execute("UPDATE twotempo.recommendation_runs SET schema_version = 9")
+    with pytest.raises(PublishError, match=r"schema version 9.* knows . to 2; update twotempo"):
+        publish(table, make_run(tmp_path / "2", version=B))
     with pytest.raises(PublishError, match="schema version 9"):
-        publish(path, make_run(tmp_path / "2", version="b" * 12))
+        table.runs()
 
 
-CHILD = """
-import os, signal, sys
-from datetime import UTC, datetime
-from pathlib import Path
-import duckdb
-from recsys_core.serving import tables
-from recsys_core.serving.shards import read_score_run
-
-real = duckdb.connect
-
-class KilledAtCommit:
-    def __init__(self, *args, **kwargs): self.connection = real(*args, **kwargs)
-    def __enter__(self): return self
-    def __exit__(self, *_): self.connection.close()
-    def execute(self, sql, *args):
-        if sql == "COMMIT":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.connection.execute(sql, *args)
-
-tables.duckdb.connect = KilledAtCommit
-run = read_score_run(Path(sys.argv[2]))
-tables.publish_run(Path(sys.argv[1]), run, keep_runs=0, published_at=datetime.now(UTC))
-"""
-
-
-def test_killed_before_commit_the_old_table_stands(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    publish(path, make_run(tmp_path / "old", version="a" * 12))
-    before = read_runs(path)
-    many = [f"user-{number:06d}" for number in range(20_000)]
-    new = make_run(tmp_path / "new", version="b" * 12, users=many, shard_users=20_000)
-    command = [sys.executable, "-c", CHILD, str(path), str(tmp_path / "new")]
-    killed = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert read_runs(path) == before
-    assert read_recommendations(path, "u1").column("model_version")[0].as_py() == "a" * 12
-    assert read_recommendations(path, many[0]).num_rows == 0
-    # and the next try goes through
-    assert publish(path, new, night=1)
-    assert read_recommendations(path, many[0]).num_rows == len(HOSTILE)
+def as_version_1(path: Path) -> None:
+    """Make of a DuckDB file what the first schema wrote: without what came since."""
+    with duckdb.connect(str(path)) as connection:
+        names = [name for name in RUNS.names if name not in ("published_order", "forgotten")]
+        rows = connection.execute(f"SELECT {', '.join(names)} FROM recommendation_runs").fetchall()
+        connection.execute("DROP TABLE recommendation_runs")
+        connection.execute(
+            """
+            CREATE TABLE recommendation_runs (
+                run_id VARCHAR PRIMARY KEY,
+                model_version VARCHAR NOT NULL,
+                graph VARCHAR NOT NULL,
+                as_of TIMESTAMPTZ NOT NULL,
+                users BIGINT NOT NULL,
+                rows BIGINT NOT NULL,
+                sha256 VARCHAR NOT NULL,
+                status VARCHAR NOT NULL CHECK (status IN ('published', 'dropped')),
+                published_at TIMESTAMPTZ NOT NULL,
+                schema_version INTEGER NOT NULL,
+                current BOOLEAN NOT NULL
+            )
+            """
+        )
+        for row in rows:
+            connection.execute(
+                f"INSERT INTO recommendation_runs VALUES ({', '.join('?' * len(row))})", row
+            )
+        connection.execute("UPDATE recommendation_runs SET schema_version = 1")
 
 
-HOLDER = """
-import sys, time, duckdb
-connection = duckdb.connect(sys.argv[1])
-print("held", flush=True)
-time.sleep(60)
-"""
+def test_an_older_schema_is_read_and_migrated_in_place(tmp_path: Path) -> None:
+    table = DuckdbTable(tmp_path / "table.duckdb")
+    publish(table, make_run(tmp_path / "1", version=A))
+    publish(table, make_run(tmp_path / "2", version=B), night=1)
+    runs, rows = table.runs(), whole(table)
+    as_version_1(table.path)
+    before = table.runs()
+    assert before.column("schema_version").unique().to_pylist() == [1]
+    assert before.drop_columns(["schema_version"]) == runs.drop_columns(["schema_version"])
+    assert whole(table) == rows
+    # the same run again: migrated, and nothing else
+    assert publish(table, make_run(tmp_path / "2", version=B), night=2) is False
+    assert table.runs() == runs
+    assert whole(table) == rows
+    as_version_1(table.path)
+    assert publish(table, make_run(tmp_path / "3", version=C), night=3)
+    assert run_rows(table) == [
+        (A, "published", False),
+        (B, "published", False),
+        (C, "published", True),
+    ]
 
 
-def test_a_file_in_use_is_said_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "table.duckdb"
-    run = make_run(tmp_path / "scores")
-    publish(path, run)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        try:
-            with pytest.raises(BusyError, match="another process has the file open") as caught:
-                publish(path, run)
-            assert "\n" not in str(caught.value)
-        finally:
-            holder.kill()
-    assert publish(path, run) is False
+@pytest.mark.parametrize(
+    "name",
+    ['x"; DROP SCHEMA public; --', "Public", "pg_evil", "1a", "", "a" * 64, "a.b", "é", "a\n"],
+)
+def test_hostile_names_of_schemas_are_refused(name: str) -> None:
+    table = PostgresTable(SecretStr("postgresql://x@127.0.0.1:1/x"), schema=name, layout="rows")
+    with pytest.raises((ConfigError, ValueError), match="schema is"):
+        table.runs()
+
+
+def test_a_word_of_sql_is_a_schema_like_others(tmp_path: Path, server: Server) -> None:
+    with fresh_schema(server, "select") as dsn:
+        table = open_kind("postgres-rows", tmp_path, dsn=dsn, schema="select")
+        publish(table, make_run(tmp_path / "scores"))
+        assert whole(table).num_rows == 60
+
+
+def test_parquet_is_read_without_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/tables.md says it."""
+    table = ParquetTable(tmp_path / "recommendations")
+    publish(table, make_run(tmp_path / "scores"))
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute(
+            "SET VARIABLE run = (SELECT current FROM "
+            "read_json('recommendations/recommendation_runs.json'))"
+        )
+        rows = connection.execute(
+            "SELECT count(*) FROM read_parquet('recommendations/' || getvariable('run') || "
+            "'/*.parquet') WHERE as_of = ?",
+            [datetime.fromtimestamp(START / 1e6, UTC)],
+        ).fetchall()
+    assert rows == [(60,)]

@@ -240,6 +240,7 @@ def _check_card(params: Params, checkout: Path) -> None:
         train_memory=params.train_memory,
         evaluate=params.evaluate,
         gate=params.gate,
+        score=params.score,
     )
 
 

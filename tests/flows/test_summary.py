@@ -8,14 +8,19 @@ import pytest
 
 from flows.summary import WIDTH, print_metrics
 from recsys_core.layout import Layout
-from recsys_core.sections import Score
 from recsys_core.serving.shards import read_score_run
 from recsys_core.serving.tables import publish_run
 from recsys_core.tables import METRICS, write_events, write_table
 from tasks.edges.score import run
 from tasks.lookup import example_user
 from tests.conftest import CHECKOUT
-from tests.serving_world import make_events, random_histories, scoring_workspace, user_ids
+from tests.serving_world import (
+    make_events,
+    random_histories,
+    score_params,
+    scoring_workspace,
+    user_ids,
+)
 
 MANY = 12_345_678
 
@@ -60,7 +65,7 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     histories = random_histories([7, 6, 2])
     bundles = tmp_path_factory.getbasetemp()
     layout = scoring_workspace(tmp_path, bundles=bundles, histories=[*histories, []])
-    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=4))
+    run(layout=layout, score=score_params(k=5, shard_users=4))
     publish_run(
         layout.table,
         read_score_run(layout.scores),

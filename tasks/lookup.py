@@ -15,11 +15,14 @@ from recsys_core.columns import ITEM_ID
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import DataError, PublishError
 from recsys_core.layout import Layout
+from recsys_core.serving.shards import RESERVED
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
 from tasks.clock import TimeKind
 
 TITLE = "title"
 ENOUGH_EVENTS = 5
+OF_NOBODY = f"starts_with(user_id, '{RESERVED}')"
+"""Of the rows of the table: those of cold lists, which are no user's."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,8 +62,8 @@ def published_table(layout: Layout) -> PublishedTable:
     """The size and model of the current recommendations, and the latest event known to them."""
     rows = _query(
         layout,
-        "SELECT count(*), count(DISTINCT user_id), any_value(model_version), "
-        "epoch_us(any_value(as_of)) FROM recommendations",
+        f"SELECT count(*), count(DISTINCT user_id) FILTER (WHERE NOT {OF_NOBODY}), "
+        "any_value(model_version), epoch_us(any_value(as_of)) FROM recommendations",
     )
     count, users, model_version, as_of = rows[0]
     if count == 0:
@@ -82,10 +85,9 @@ def read_recommendations(layout: Layout, user_id: str) -> list[Recommended]:
         user_id,
     )
     if not rows:
-        (users,) = _query(layout, "SELECT count(DISTINCT user_id) FROM recommendations")[0]
-        examples = _query(
-            layout, "SELECT DISTINCT user_id FROM recommendations ORDER BY user_id LIMIT 3"
-        )
+        of_users = f"FROM recommendations WHERE NOT {OF_NOBODY}"
+        (users,) = _query(layout, f"SELECT count(DISTINCT user_id) {of_users}")[0]
+        examples = _query(layout, f"SELECT DISTINCT user_id {of_users} ORDER BY user_id LIMIT 3")
         names = ", ".join(repr(name) for (name,) in examples)
         raise DataError(
             f"user {user_id!r} is not among the {users} users of {layout.table}; "
@@ -143,7 +145,8 @@ def example_user(layout: Layout) -> str:
 
     Where the log has no published user any more, it is the first one published.
     """
-    published = [user for (user,) in _query(layout, "SELECT DISTINCT user_id FROM recommendations")]
+    of_users = f"FROM recommendations WHERE NOT {OF_NOBODY}"
+    published = [user for (user,) in _query(layout, f"SELECT DISTINCT user_id {of_users}")]
     if not published:
         raise PublishError(f"{layout.table} has no current recommendations; run `twotempo score`")
     events = read_events(layout.events)

@@ -21,13 +21,11 @@ from recsys_core.data.events import Events
 from recsys_core.data.vocabulary import Vocabulary
 from recsys_core.errors import DataError
 from recsys_core.sections_of_scoring import Cold
+from recsys_core.serving.shards import RESERVED
 from tasks.segments import UserTable
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
-
-RESERVED = "cold/"
-"""How the user_id of a list begins that is for no user."""
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 

@@ -187,7 +187,8 @@ class ScoringEngine:
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32, Float32]:
         """The graph's outputs for one batch, scores that are NaN or +inf refused."""
         # a NaN of one item alone need not be among the best that the graph gives
-        strange = int(np.count_nonzero(np.isnan(inputs["trend"]) | np.isposinf(inputs["trend"])))
+        added = np.asarray(inputs["trend"], dtype=np.float32)
+        strange = int(np.count_nonzero(np.isnan(added) | np.isposinf(added)))
         if strange:
             raise ModelError(
                 f"what is added to the scores of {strange} items is NaN or infinite; score again "

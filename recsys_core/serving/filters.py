@@ -95,15 +95,15 @@ def available_at(
 ) -> tuple[Bool, int]:
     """Which items are within their time at `as_of`: from `since` on and before `until`, timestamps
     (V,) in which a null is no bound; and of how many there is no bound at all."""
-    bounds = [column for column in (since, until) if column is not None]
-    assert bounds, "without a column nothing is asked"
-    keeps = np.ones(len(bounds[0]), dtype=bool)
+    bounds = [(since, True), (until, False)]
+    given = [(column, begins) for column, begins in bounds if column is not None]
+    assert given, "without a column nothing is asked"
+    keeps = np.ones(len(given[0][0]), dtype=bool)
     unbounded = np.ones(len(keeps), dtype=bool)
-    for column in bounds:
+    for column, begins in given:
         there = column.is_valid().to_numpy()
         time = column.cast(pa.int64()).fill_null(0).to_numpy()
-        within = time <= as_of if column is since else time > as_of
-        keeps &= ~there | within
+        keeps &= ~there | (time <= as_of if begins else time > as_of)
         unbounded &= ~there
     return keeps, int(np.count_nonzero(unbounded))
 

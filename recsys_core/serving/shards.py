@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from recsys_core.serving.engine import TopItems
 
 KEY = (USER_ID, RANK)
+RESERVED = "cold/"
+"""How the user_id of a list begins that is for no user: of a segment, or of everybody."""
 LIST = "shards.json"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

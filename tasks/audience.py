@@ -133,14 +133,7 @@ def audience_of(
     as_of = Split(**read_json(layout.split)).as_of
     known = known_events(events, bundle.n_items)
     active, inactive = active_users(log, as_of=as_of, within_days=score.active_within)
-    segments, cold = score.filters.segments, score.cold
-    table = read_users(
-        layout,
-        {
-            "score.filters.segments.by": None if segments is None else segments.by,
-            "score.cold.segment": None if cold is None else cold.segment,
-        },
-    )
+    table = read_users(layout, score)
     tonight = eligible_tonight(
         layout, score, items=bundle.items.ids, as_of=as_of, users=table, user_ids=users.ids
     )
@@ -148,7 +141,7 @@ def audience_of(
         log,
         users,
         active=active,
-        cold=cold,
+        cold=score.cold,
         users=table,
         group_of_row=tonight.group_of_row,
         group_of_value=tonight.group_of_value if _same_column(score) else {},

@@ -1,6 +1,7 @@
 """What may be recommended to whom: the filters of params over the tables of the workspace."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +111,29 @@ def seen_types(layout: Layout, score: Score) -> tuple[int, ...] | None:
     if isinstance(score.seen, str):
         return None
     names = read_json(layout.event_types)["names"]
-    strange = sorted(set(score.seen) - set(names))
+    check_types(score, names)
+    return tuple(names.index(name) for name in score.seen)
+
+
+def check_types(score: Score, names: Sequence[str]) -> None:
+    """Raise `ConfigError` where `seen` names an event type that is none of the log's."""
+    strange = [] if isinstance(score.seen, str) else sorted(set(score.seen) - set(names))
     if strange:
         raise ConfigError(
             f"score.seen names {', '.join(strange)}, but the log keeps the event types "
             f"{', '.join(names)}; name some of these, all or none"
         )
-    return tuple(names.index(name) for name in score.seen)
+
+
+def check_times(available: Available, times: Sequence[str]) -> None:
+    """Raise `ConfigError` where `available` names a column that is none of the timestamps."""
+    for key, column in (("since", available.since), ("until", available.until)):
+        if column is not None and column not in times:
+            raise ConfigError(
+                f"score.filters.available.{key} is {column!r}, but the table of items has the "
+                f"timestamps {', '.join(times) or 'none'}; name one of them, or declare it as "
+                "`timestamp` among item_features of the dataset card"
+            )
 
 
 class _Source:
@@ -158,17 +175,14 @@ class _Source:
 
     def within(self, available: Available, as_of: int) -> Filter:
         """The items that are within their time."""
-        bounds: list[pa.ChunkedArray | None] = []
-        for key, column in (("since", available.since), ("until", available.until)):
-            times = [one.name for one in self.table.schema if one.type == UTC_MICROSECONDS]
-            if column is not None and column not in times:
-                raise ConfigError(
-                    f"score.filters.available.{key} is {column!r}, but the table of items has the "
-                    f"timestamps {', '.join(times) or 'none'}; name one of them, or declare it as "
-                    "`timestamp` among item_features of the dataset card"
-                )
-            bounds.append(None if column is None else self.table.column(column))
-        keeps, unbounded = available_at(as_of, *bounds)
+        check_times(
+            available, [one.name for one in self.table.schema if one.type == UTC_MICROSECONDS]
+        )
+        keeps, unbounded = available_at(
+            as_of,
+            since=None if available.since is None else self.table.column(available.since),
+            until=None if available.until is None else self.table.column(available.until),
+        )
         return Filter("available", keeps, {"unbounded": unbounded})
 
     def _listed(self, name: str) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:

@@ -1,5 +1,6 @@
 """The values of a column of the table of users, by which params tell users apart."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from recsys_core.columns import USER_ID
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
+from recsys_core.sections import Score
 from recsys_core.tables import read_table
 
 Int64 = npt.NDArray[np.int64]
@@ -41,12 +43,24 @@ class UserTable:
         return sorted(value for value in found if value)
 
 
-def read_users(layout: Layout, columns: dict[str, str | None]) -> UserTable:
-    """The table of users with the columns that some keys of params name; without users where the
-    card describes none. Raises `ConfigError` where it lacks one, or one is no category."""
+def read_users(layout: Layout, score: Score) -> UserTable:
+    """The table of users with the columns that scoring asks for; without users where the card
+    describes none. Raises `ConfigError` where it lacks one, or one is no category."""
+    columns = named_by(score)
     path = layout.user_features
     schema = pq.read_schema(path) if path.exists() else USER_TABLE
     categories = [one.name for one in schema if one.type == pa.string() and one.name != USER_ID]
+    check_categories(columns, categories)
+    if not path.exists():
+        return UserTable(USER_TABLE.empty_table())
+    names = list(dict.fromkeys([USER_ID, *(name for name in columns.values() if name is not None)]))
+    return UserTable(
+        read_table(path, pa.schema([schema.field(name) for name in names]), columns=names)
+    )
+
+
+def check_categories(columns: Mapping[str, str | None], categories: Sequence[str]) -> None:
+    """Raise `ConfigError` where a key of params names a column that is none of the `categories`."""
     for key, column in columns.items():
         if column is not None and column not in categories:
             raise ConfigError(
@@ -54,12 +68,15 @@ def read_users(layout: Layout, columns: dict[str, str | None]) -> UserTable:
                 f"{', '.join(categories) or 'none'}; name one of them, declare it among "
                 "user_features of the dataset card, or set it to null"
             )
-    if not path.exists():
-        return UserTable(USER_TABLE.empty_table())
-    names = list(dict.fromkeys([USER_ID, *(name for name in columns.values() if name is not None)]))
-    return UserTable(
-        read_table(path, pa.schema([schema.field(name) for name in names]), columns=names)
-    )
+
+
+def named_by(score: Score) -> dict[str, str | None]:
+    """The columns of the table of users that scoring asks for, by their keys in params."""
+    segments, cold = score.filters.segments, score.cold
+    return {
+        "score.filters.segments.by": None if segments is None else segments.by,
+        "score.cold.segment": None if cold is None else cold.segment,
+    }
 
 
 def of_vocabulary(users: UserTable, codes: Int64, ids: pa.StringArray) -> Int64:

@@ -85,30 +85,28 @@ def apply_rules(rules: Sequence[str], table: pa.Table) -> list[Ruled]:
     ) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_external_access = false")
-        place = pa.array(np.arange(table.num_rows, dtype=np.int64))
-        # a column of the table may have any name: the place gets one that none of them has
-        name = _unused("place", table.schema.names)
-        connection.register("given", table.append_column(name, place))
-        connection.execute(f"CREATE TABLE {TABLE} AS SELECT * FROM given")
-        connection.unregister("given")
         functions = {found for (found,) in connection.execute(CONSISTENT).fetchall()} - CLOCKS
+        columns = table.schema.names
+        read = [_columns_of(connection, rule, columns, functions=functions) for rule in rules]
+        # texts that no rule reads may be most of the table
+        needed = [name for name in columns if any(name.lower() in names for names in read)]
+        place = _unused("place", columns)
+        number = pa.array(np.arange(table.num_rows, dtype=np.int64))
+        connection.register("given", table.select(needed).append_column(place, number))
+        try:
+            connection.execute(f"CREATE TABLE {TABLE} AS SELECT * FROM given")
+        except duckdb.Error as error:
+            raise _refused(", ".join(rules), one_line(error), columns) from error
+        connection.unregister("given")
         connection.execute("SET lock_configuration = true")
-        return [
-            _apply(connection, rule, table.schema.names, place=name, functions=functions)
-            for rule in rules
-        ]
+        return [_apply(connection, rule, columns, place=place) for rule in rules]
 
 
 def _apply(
-    connection: duckdb.DuckDBPyConnection,
-    rule: str,
-    columns: list[str],
-    *,
-    place: str,
-    functions: set[str],
+    connection: duckdb.DuckDBPyConnection, rule: str, columns: list[str], *, place: str
 ) -> Ruled:
+    """What a rule that has been checked says of the table."""
     try:
-        _check(connection, rule, columns, functions=functions)
         query = connection.sql(f"SELECT {_alone(rule)} AS {KEEPS} FROM {TABLE} ORDER BY {place}")
         if str(query.types[0]) != "BOOLEAN":
             raise _refused(rule, f"it gives {query.types[0]}, not BOOLEAN", columns)
@@ -119,19 +117,26 @@ def _apply(
     return Ruled(keeps=np.asarray(found, dtype=bool), null=keeps.null_count)
 
 
-def _check(
+def _columns_of(
     connection: duckdb.DuckDBPyConnection, rule: str, columns: list[str], *, functions: set[str]
-) -> None:
-    """Raise `ConfigError` unless a rule is one expression that its columns and `functions` make."""
-    query = _parsed(connection, f"SELECT {_alone(rule)} AS {KEEPS} FROM {TABLE}")
-    bare = _parsed(connection, f"SELECT (true) AS {KEEPS} FROM {TABLE}")
-    if query["error"]:
-        raise _refused(rule, str(query["error_message"]), columns)
-    # what is more than an expression, by whatever brackets and commas, changes the query around it
-    expressions, frame = _taken_apart(query)
-    if frame != _taken_apart(bare)[1] or len(expressions) != 1:
-        raise _refused(rule, "it is more than one expression", columns)
-    known = {name.lower() for name in columns}
+) -> set[str]:
+    """The columns that a rule reads, in lower case; `ConfigError` unless it is one expression that
+    columns and `functions` make."""
+    try:
+        query = _parsed(connection, f"SELECT {_alone(rule)} AS {KEEPS} FROM {TABLE}")
+        bare = _parsed(connection, f"SELECT (true) AS {KEEPS} FROM {TABLE}")
+        if query["error"]:
+            raise _refused(rule, str(query["error_message"]), columns)
+        # what is more than an expression, by whatever brackets and commas, changes the query
+        # around it
+        expressions, frame = _taken_apart(query)
+        if frame != _taken_apart(bare)[1] or len(expressions) != 1:
+            raise _refused(rule, "it is more than one expression", columns)
+    except duckdb.Error as error:
+        raise _refused(rule, one_line(error), columns) from error
+    except RecursionError as error:
+        raise _refused(rule, "it is nested too deep", columns) from error
+    known, read = {name.lower() for name in columns}, set()
     for part in _parts(expressions):
         kind = part["class"]
         if kind not in CLASSES:
@@ -140,9 +145,11 @@ def _check(
             *tables, column = part["column_names"]
             if column.lower() not in known or tables not in ([], [TABLE]):
                 raise _refused(rule, f"there is no column {column}", columns)
+            read.add(column.lower())
         if kind == "FUNCTION" and part["function_name"].lower() not in functions:
             name = part["function_name"]
             raise _refused(rule, f"the function {name} is not one of a row's values alone", columns)
+    return read
 
 
 def _alone(rule: str) -> str:
@@ -170,14 +177,16 @@ def _without(value: Any, names: set[str]) -> Any:
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
-    """Every part of an expression that has a class."""
-    if isinstance(value, dict):
-        if "class" in value:
-            yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from _parts(one)
+    """Every part of an expression that has a class, however deep."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if "class" in one:
+                yield one
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
 
 
 def _unused(name: str, names: list[str]) -> str:

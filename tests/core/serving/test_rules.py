@@ -114,6 +114,9 @@ HOSTILE = [
     "/*",
     "price > 1 /*",
     "(" * 3000 + "true" + ")" * 3000,
+    "NOT " * 900 + "true",
+    "price" + " + 1" * 900 + " > 3",
+    "repeat('x', 2000000000) || item_id = 'x'",
 ]
 
 
@@ -144,6 +147,22 @@ def test_the_error_says_the_rule_why_and_the_columns(rule: str, why: str) -> Non
     assert why in said
     assert "item_id, price, category, genres" in said
     assert "score.filters" in said
+
+
+def test_a_rule_of_many_ids_is_a_rule() -> None:
+    many = " OR ".join(f"item_id = 'id {n}'" for n in range(3000))
+    assert kept(f"{many} OR item_id = 'b'") == (["b"], 0)
+
+
+def test_texts_that_no_rule_reads_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_core.serving.rules.MEMORY_MB", 32)
+    numbers = np.arange(100_000)
+    texts = pa.array(np.char.mod("%01000d", numbers).astype(object))
+    table = pa.table({"item_id": numbers.astype(str), "text": texts, "n": numbers})
+    (ruled,) = apply_rules(["n < 10"], table)
+    assert np.flatnonzero(ruled.keeps).tolist() == list(range(10))
+    with pytest.raises(ConfigError, match=r"rule .*emory"):
+        apply_rules(["text < 'x'"], table)
 
 
 def test_no_rules_and_no_rows() -> None:

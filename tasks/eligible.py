@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 Int64 = npt.NDArray[np.int64]
 
-DEFAULT = "default"
-
 
 @dataclass(frozen=True, eq=False)
 class Tonight:
@@ -68,9 +66,8 @@ def eligible_tonight(
     common = source.filters(Candidates(filters.rules, filters.allow, filters.deny))
     if filters.available is not None:
         common.append(source.within(filters.available, as_of))
-    sets = {DEFAULT: Candidates() if segments is None else segments.default}
     names = [] if segments is None else sorted(segments.sets)
-    own = [source.filters(sets[DEFAULT])]
+    own = [source.filters(Candidates() if segments is None else segments.default)]
     own += [source.filters(segments.sets[name]) for name in names] if segments else []
     rows = np.stack([kept_by_all([*common, *one], n_items=len(items)) for one in own])
     codes = (
@@ -80,28 +77,32 @@ def eligible_tonight(
     )
     group_of_row = codes + 1  # whoever has no value of a set has the default
     eligible = Eligible(rows, of_vocabulary(users, codes, user_ids) + 1)
-    report: dict[str, Any] = {"filters": filter_counts(common), "without_row": source.without_row}
-    report["candidates"] = {
-        name: {
+    if not eligible.items.any():
+        raise ConfigError(
+            f"score.filters leave none of {len(items)} items to recommend "
+            f"({_said(filter_counts(common))}); correct the filters, or the table of items"
+        )
+    described = [
+        {
             "eligible": int(count),
             "users": int(np.count_nonzero(eligible.group[1:] == group)),
             "filters": filter_counts(one),
         }
-        for group, (name, one, count) in enumerate(
-            zip([DEFAULT, *names], own, eligible.counts, strict=True)
-        )
+        for group, (one, count) in enumerate(zip(own, eligible.counts, strict=True))
+    ]
+    report = {
+        "filters": filter_counts(common),
+        **source.counts,
+        "candidates": {
+            "default": described[0],
+            "sets": dict(zip(names, described[1:], strict=True)),
+        },
     }
-    if not eligible.items.any():
-        raise ConfigError(
-            f"score.filters leave none of {len(items)} items to recommend "
-            f"({_said(report['filters'])}); correct the filters, or the table of items"
-        )
-    for name, found in report["candidates"].items():
-        logger.info(
-            "event=eligible of=%s items=%d users=%d", name, found["eligible"], found["users"]
-        )
-        for one, counts in {**report["filters"], **found["filters"]}.items():
-            logger.info("event=filter of=%s filter=%r %s", name, one, _said_of(counts))
+    for of, found in zip(("default", *map(repr, names)), described, strict=True):
+        logger.info("event=eligible of=%s items=%d users=%d", of, found["eligible"], found["users"])
+    for of, filters_of in zip(("all", "default", *map(repr, names)), (common, *own), strict=True):
+        for one, counts in filter_counts(filters_of).items():
+            logger.info("event=filter of=%s filter=%r %s", of, one, _said_of(counts))
     group_of_value = {name: group for group, name in enumerate(names, start=1)}
     return Tonight(eligible, group_of_row, group_of_value, report)
 
@@ -143,7 +144,8 @@ class _Source:
         self._layout = layout
         self._items = items
         self._table: pa.Table | None = None
-        self.without_row = 0
+        self.counts: dict[str, int] = {}
+        """What is to be said of the table, where a filter has read it."""
 
     @property
     def table(self) -> pa.Table:
@@ -154,7 +156,8 @@ class _Source:
                 table = read_table(path, schema)
             else:
                 table = ITEM_TABLE.empty_table()
-            self._table, self.without_row = rows_of(self._items, table)
+            self._table, without_row = rows_of(self._items, table)
+            self.counts["items_without_row"] = without_row
         return self._table
 
     def filters(self, candidates: Candidates) -> list[Filter]:

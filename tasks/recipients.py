@@ -85,7 +85,9 @@ def recipients(
     own = vocabulary.to_ids(active)
     scored = np.full(len(active), -1, dtype=np.int64)
     if cold is None:
-        return _in_order([own], [active], [scored], (), {"with_an_event": len(active)})
+        none = dict.fromkeys(("without_an_event", "cold_lists", "left_out_with_a_reserved_id"), 0)
+        counts = {"with_an_event": len(active), **none}
+        return _in_order([own], [active], [scored], (), counts)
     values = [] if cold.segment is None else users.values(cold.segment)
     names = pa.array([RESERVED, *(f"{RESERVED}{value}" for value in values)], pa.string())
     lists = [(-1, 0), *((code, group_of_value.get(one, 0)) for code, one in enumerate(values))]

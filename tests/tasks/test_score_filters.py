@@ -164,7 +164,7 @@ def test_rules_over_the_table_of_items(layout: Layout) -> None:
     assert report["shortfall"]["filters"] == report["shortfall"]["catalogue"] == 0
     null = sum(item not in table or table[item]["price"] is None for item in ITEMS)
     assert report["filters"]["rule price < 17"]["null"] == null > 1
-    assert report["without_row"] == 1
+    assert report["items_without_row"] == 1
 
 
 def test_lists_allow_and_deny(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
@@ -249,9 +249,10 @@ def test_candidates_by_segment(layout: Layout) -> None:
     score = filtered(rules=("coalesce(price, 0) < 30",), segments=segments)
     check(layout, score, may=may)
     found = read_json(layout.report("score"))["candidates"]
-    assert found["nobody"]["users"] == 0
-    assert sum(one["users"] for one in found.values()) == len(USERS)
-    assert found["FR"]["eligible"] == len(of["FR"] & cheap)
+    assert found["sets"]["nobody"]["users"] == 0
+    of_sets = [found["default"], *found["sets"].values()]
+    assert sum(one["users"] for one in of_sets) == len(USERS)
+    assert found["sets"]["FR"]["eligible"] == len(of["FR"] & cheap)
 
 
 def test_seen_items_by_type_of_event(layout: Layout) -> None:

@@ -214,11 +214,12 @@ def _fill_in_day(value: Any, today: date) -> None:
 
 def _check_card(params: Params, checkout: Path) -> None:
     """Raise where there is no card of the dataset, or a wrong one, or it cannot give what the
-    params ask for, of times, fields and item features: in seconds, and not after an hour of
-    training."""
+    params ask for, of times, fields, item features and filters: in seconds, and not after an hour
+    of training."""
     from recsys_core.data.cards import read_card  # slow to import, and only a run needs it
     from tasks.card_settings import check_settings
     from tasks.check_fields import check_fields
+    from tasks.check_scoring import check_scoring
     from tasks.feature_kinds import kinds_read
 
     path = Layout(checkout).card(params.ingest.dataset)
@@ -232,6 +233,7 @@ def _check_card(params: Params, checkout: Path) -> None:
     kinds_read(params.features, {name: one.kind for name, one in card.item_features.items()})
     check_settings(card, params.train_rnn)
     check_fields(params.train_rnn, card)
+    check_scoring(params.score, card)
     check_clock(
         Clock(card.time.kind, one_time=params.split.kind != "leave_one_out"),
         split=params.split,
@@ -240,6 +242,7 @@ def _check_card(params: Params, checkout: Path) -> None:
         train_memory=params.train_memory,
         evaluate=params.evaluate,
         gate=params.gate,
+        score=params.score,
     )
 
 

@@ -14,6 +14,7 @@ from recsys_core.section_checks import not_negative as _not_negative
 from recsys_core.section_checks import positive as _positive
 from recsys_core.section_checks import schema_name as _schema_name
 from recsys_core.section_checks import share as _share
+from recsys_core.sections_of_scoring import Cold, Filters
 
 TargetKind = Literal["successive", "last", "session", "basket"]
 BaselineName = Literal[
@@ -388,15 +389,25 @@ class Register:
 
 @dataclass(frozen=True)
 class Score:
-    """`seen_filter` leaves out every item of the user's history."""
+    """The `k` best items of every user with an event; with `active_within`, of those whose last one
+    is no more than so many days before the run's `as_of`. `seen` says which items of a user's
+    history are left out: none, all, or those of events of some types. `filters` say what may be
+    recommended at all, and `cold` what users without an event get; null: nothing."""
 
     __pydantic_config__: ClassVar = FORBID_EXTRA
     k: int
-    seen_filter: bool
     shard_users: int
+    active_within: float | None
+    seen: Literal["none", "all"] | tuple[str, ...]
+    filters: Filters
+    cold: Cold | None
 
     def __post_init__(self) -> None:
         _positive(self, "k", "shard_users")
+        if self.active_within is not None:
+            _positive(self, "active_within")
+        if self.seen == ():
+            raise ValueError("seen is an empty list, it must be none, all or name event types")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from recsys_core.artifacts import read_json
 from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
-from recsys_core.sections import Evaluate, Gate, TrainEmbeddings, TrainMemory, TrainRnn
+from recsys_core.sections import Evaluate, Gate, Score, TrainEmbeddings, TrainMemory, TrainRnn
 from recsys_core.sections_of_data import DaysSplit, FrameSplit, SplitParams
 
 TimeKind = Literal["absolute", "relative", "rank"]
@@ -55,6 +55,7 @@ def check_clock(
     train_memory: TrainMemory | None = None,
     evaluate: Evaluate | None = None,
     gate: Gate | None = None,
+    score: Score | None = None,
 ) -> None:
     """Raise `ConfigError` with everything in these sections that such times cannot give."""
     ranks = clock.kind == "rank"
@@ -99,6 +100,8 @@ def check_clock(
     if gate is not None and gate.floor == "recent_popularity":
         found = "gate.floor is recent_popularity (nothing is known to be recent)"
         refused.append((found, "gate.floor=popularity"))
+    if ranks and score is not None:
+        refused += _of_scoring(score)
     if refused:
         found = "; ".join(what for what, _ in refused)
         instead = " ".join(f"-S {setting}" for _, setting in refused)
@@ -108,3 +111,23 @@ def check_clock(
             else "split.kind is leave_one_out, where each user is cut at a time of their own"
         )
         raise ConfigError(f"{why}, but {found}; run with {instead}, or set these in params.yaml")
+
+
+def asks_for_clock(score: Score) -> bool:
+    """Whether scoring asks how long ago something was, or for a date."""
+    return bool(_of_scoring(score))
+
+
+def _of_scoring(score: Score) -> list[tuple[str, str]]:
+    """What of scoring needs clock times, and what to set instead."""
+    asked = []
+    if score.active_within is not None:
+        found = f"score.active_within is {score.active_within:g} (there are no days)"
+        asked.append((found, "score.active_within=null"))
+    if score.filters.available is not None:
+        found = "score.filters.available is set (no time says when an item is to be had)"
+        asked.append((found, "score.filters.available=null"))
+    if score.cold is not None and score.cold.hours is not None:
+        found = f"score.cold.hours is {score.cold.hours:g} (there are no hours)"
+        asked.append((found, "score.cold.hours=null"))
+    return asked

@@ -26,6 +26,7 @@ PLUMBING = frozenset(
         "recsys_core/section_checks.py",
         "recsys_core/sections.py",
         "recsys_core/sections_of_data.py",
+        "recsys_core/sections_of_scoring.py",
         "tasks/clock.py",
         "tasks/code.py",
         "tasks/progress.py",

@@ -19,7 +19,8 @@ from recsys_core.models.item_decoder import FeatureDecoderConfig
 from recsys_core.models.memory import TERMS, Memory, MemoryConfig
 from recsys_core.models.requests import InputSpec
 from recsys_core.models.two_time_scale import TwoTimeScale, TwoTimeScaleConfig
-from recsys_core.sections import Read
+from recsys_core.sections import Read, Score
+from recsys_core.sections_of_scoring import Cold, Filters
 from recsys_core.serving.bundle import Graph, write_bundle
 from recsys_core.serving.export import export_graphs
 from recsys_core.serving.registry import add_version, promote
@@ -284,3 +285,24 @@ def register_bundle(layout: Layout, bundle: Path, *, graph: Graph = "two_time_sc
     version = add_version(layout.registry, bundle, graph=graph, verdict={"passed": True})
     promote(layout.registry, version, registered_at="2026-01-01T00:00:00+00:00")
     return version
+
+
+def score_params(
+    *,
+    k: int,
+    shard_users: int,
+    seen: Literal["none", "all"] | tuple[str, ...] = "none",
+    active_within: float | None = None,
+    filters: Filters | None = None,
+    cold: Cold | None = None,
+) -> Score:
+    """The section `score` with nothing left out and no cold list, but for what is given."""
+    nothing = Filters(allow=(), deny=(), available=None, rules=(), segments=None)
+    return Score(
+        k=k,
+        shard_users=shard_users,
+        active_within=active_within,
+        seen=seen,
+        filters=nothing if filters is None else filters,
+        cold=cold,
+    )

@@ -15,7 +15,8 @@ inputs    items         (B, T) int64        own_items    (B, M) int64, M > 0
           user_vector   (B, D) float32      seen_rows    (S,) int64     an item seen_items[s] is
           active        (B,) bool           seen_items   (S,) int64     left out of row seen_rows[s]
           user_fields   (B, .) float32      trend        (V + 1,) float32   is added to everybody's
-                                                         scores, 0 where there is none
+                                                         scores, 0 where there is none, -inf
+                                                         where an item may not be recommended
           of the events' numbers: data/histories.py; of their context, behind these, and of users'
           fields: data/field_rows.py
 outputs   top_items    (B, k) int64         best first
@@ -68,7 +69,7 @@ INPUTS = (
 )
 OUTPUTS = ("top_items", "top_scores", "top_ratings")
 
-FORMAT = 5
+FORMAT = 6
 """The version of the folder's layout and of the graphs' inputs and outputs."""
 
 OWN_INPUTS = 32
@@ -92,6 +93,8 @@ class Bundle:
     they have other numbers, or none."""
     k: int
     as_of: int
+    popularity_hours: float | None
+    """The window of the popularity graph; None where it counts the whole log."""
     session_gap_seconds: float | None
     """Who has been away so long opens a session; None where there are none."""
     trend_hours: float | None
@@ -214,6 +217,7 @@ def read_bundle(folder: Path) -> Bundle:
         new_items=model["new_items"],
         k=model["k"],
         as_of=model["as_of"],
+        popularity_hours=model["popularity_hours"],
         session_gap_seconds=model["session_gap_seconds"],
         trend_hours=config["trend_hours"],
         trend_temperature=config["trend_temperature"],

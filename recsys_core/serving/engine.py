@@ -8,7 +8,7 @@ takes, so large vocabularies get smaller batches.
 import contextlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from recsys_core.errors import ModelError
 from recsys_core.models.requests import make_requests, request_at
 from recsys_core.models.trend import trend_of
 from recsys_core.serving.bundle import INPUTS, OUTPUTS, Bundle, Graph
+from recsys_core.serving.filters import Eligible, everything
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,15 @@ class TopItems:
     ratings: Float32  # (N, k) what each is expected to be given; NaN where nothing predicts it
 
 
+def nothing(n: int, *, k: int) -> TopItems:
+    """No item for any of `n` users. (N, k)"""
+    return TopItems(
+        items=np.zeros((n, k), dtype=np.int64),
+        scores=np.full((n, k), -np.inf, dtype=np.float32),
+        ratings=np.full((n, k), np.nan, dtype=np.float32),
+    )
+
+
 class ScoringEngine:
     """One graph of a bundle, ready to score.
 
@@ -64,6 +74,7 @@ class ScoringEngine:
         self, bundle: Bundle, *, graph: Graph, threads: int, providers: tuple[str, ...] = PROVIDERS
     ) -> None:
         self.bundle = bundle
+        self._graph = graph
         self._session = open_session(
             bundle.graph(graph).read_bytes(), threads=threads, providers=providers
         )
@@ -102,6 +113,8 @@ class ScoringEngine:
         seen_filter: bool,
         as_of: int | None = None,
         batch: int = MAX_BATCH,
+        seen_types: tuple[int, ...] | None = None,
+        eligible: Eligible | None = None,
     ) -> TopItems:
         """The k best items of each user after all their events in `known`. (N,) to (N, k)
 
@@ -109,9 +122,10 @@ class ScoringEngine:
         been away for the log's session gap; None: nobody knows when.
 
         `known` holds events of known items only (`requests.known_events`); a user without any is
-        scored from the prior. `seen_filter` leaves out every item of the user's history. Items of
-        equal score come in the order of their idx. Raises `ModelError` where k is more than the
-        graph gives, or a score is NaN.
+        scored from the prior. `seen_filter` leaves out every item of the user's history, with
+        `seen_types` those of events of these types alone; nothing is recommended that is not
+        `eligible`, None: everything is. Items of equal score come in the order of their idx. Raises
+        `ModelError` where k is more than the graph gives, or a score is NaN.
         """
         n_items = self.bundle.spec.n_items
         if k > self.bundle.k and self.bundle.k < n_items:
@@ -120,19 +134,17 @@ class ScoringEngine:
                 "lower score.k, or raise export_onnx.k and export again"
             )
         history = known.offsets[user_idx + 1] - known.offsets[user_idx]  # (N,)
-        top = TopItems(
-            items=np.zeros((len(user_idx), k), dtype=np.int64),
-            scores=np.full((len(user_idx), k), -np.inf, dtype=np.float32),
-            ratings=np.full((len(user_idx), k), np.nan, dtype=np.float32),
-        )
+        top = nothing(len(user_idx), k=k)
         width = min(k, self.bundle.k)
         trend = self._trend(known, as_of)
         spec = self.bundle.spec
-        # users of like length together, so that a batch pads little
-        order = np.argsort(history - spec.window_start(history), kind="stable")
-        size = min(batch, self.max_batch)
-        for first in range(0, len(order), size):
-            rows = order[first : first + size]
+        if eligible is None:
+            eligible = everything(n_items=n_items, n_users=known.n_users)
+        group = eligible.group[user_idx]  # (N,)
+        # what a group may get is the same for its whole batch; in it users of like length
+        # together, so that a batch pads little
+        order = np.lexsort((history - spec.window_start(history), group))
+        for rows in _batches(order, group, min(batch, self.max_batch)):
             requests = make_requests(
                 spec,
                 self.bundle.fold_in,
@@ -149,8 +161,9 @@ class ScoringEngine:
                     session_gap_seconds=self.bundle.session_gap_seconds,
                 ),
             )
-            pairs = seen_pairs(known, user_idx[rows]) if seen_filter else no_pairs()
-            inputs = {**requests.inputs(), "trend": trend, **pairs}
+            pairs = seen_pairs(known, user_idx[rows], seen_types) if seen_filter else no_pairs()
+            added = eligible.scores(int(group[rows[0]]), trend)
+            inputs = {**requests.inputs(), "trend": added, **pairs}
             items, scores, ratings = self.run(inputs)  # (B, bundle k) each
             none = scores == -np.inf
             top.items[rows, :width] = np.where(none, 0, items)[:, :width]
@@ -161,7 +174,8 @@ class ScoringEngine:
     def _trend(self, known: Events, as_of: int | None) -> Float32:
         """What is added to everybody's logits at the time of the request, or the latest event's.
         (V + 1,)"""
-        if self.bundle.trend_hours is None or not len(known):
+        # popularity has a window of its own, and follows no trend beside it
+        if self._graph == "popularity" or self.bundle.trend_hours is None or not len(known):
             return np.zeros(self.bundle.n_items + 1, dtype=np.float32)
         if self._trend_of is None or self._trend_of[0] is not known or self._trend_of[1] != as_of:
             index = trend_of(self.bundle, known, until=None)
@@ -171,25 +185,47 @@ class ScoringEngine:
         return self._trend_of[2]
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> tuple[Int64, Float32, Float32]:
-        """The graph's outputs for one batch, NaN scores refused."""
+        """The graph's outputs for one batch, scores that are NaN or +inf refused."""
+        # a NaN of one item alone need not be among the best that the graph gives
+        added = np.asarray(inputs["trend"], dtype=np.float32)
+        strange = int(np.count_nonzero(np.isnan(added) | np.isposinf(added)))
+        if strange:
+            raise ModelError(
+                f"what is added to the scores of {strange} items is NaN or infinite; score again "
+                "with a bundle without a trend (train_rnn.trend_hours: null)"
+            )
         items, scores, ratings = self._session.run(list(OUTPUTS), dict(inputs))
-        bad = int(np.count_nonzero(np.isnan(scores).any(axis=1)))
+        bad = int(np.count_nonzero((np.isnan(scores) | np.isposinf(scores)).any(axis=1)))
         if bad:
             raise ModelError(
-                f"{bad} of {len(scores)} users have NaN scores; the model has diverged: "
+                f"{bad} of {len(scores)} users have NaN scores, or infinite ones; the model has "
+                "diverged: "
                 "roll back to an earlier version, or train it again with a smaller learning rate"
             )
         return items, scores, ratings
 
 
-def seen_pairs(known: Events, user_idx: Int64) -> dict[str, Int64]:
-    """Every event of each user as a pair of the user's row and the item, repeats too. (S,)"""
+def _batches(order: Int64, group: Int64, size: int) -> Iterator[Int64]:
+    """The rows in `order` (N,), at most `size` at a time and never of two groups."""
+    for part in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        for first in range(0, len(part), size):
+            yield part[first : first + size]
+
+
+def seen_pairs(
+    known: Events, user_idx: Int64, types: tuple[int, ...] | None = None
+) -> dict[str, Int64]:
+    """Every event of each user, of some `types` or of any, as a pair of the user's row and the
+    item, repeats too. (S,)"""
     first, last = known.offsets[user_idx], known.offsets[user_idx + 1]
     length = last - first  # (B,)
     rows = np.repeat(np.arange(len(user_idx), dtype=np.int64), length)  # (S,)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
-    items = known.item_idx[np.repeat(first, length) + within].astype(np.int64)
-    return {"seen_rows": rows, "seen_items": items}
+    place = np.repeat(first, length) + within
+    if types is not None:
+        of_types = np.isin(known.event_type[place], types)
+        rows, place = rows[of_types], place[of_types]
+    return {"seen_rows": rows, "seen_items": known.item_idx[place].astype(np.int64)}
 
 
 def no_pairs() -> dict[str, Int64]:

@@ -98,12 +98,13 @@ class PopularityTop(nn.Module):
         own_items: Tensor,  # noqa: ARG002
         own_numbers: Tensor,  # noqa: ARG002
         user_numbers: Tensor,  # noqa: ARG002
-        trend: Tensor,  # noqa: ARG002
+        trend: Tensor,
         seen_rows: Tensor,
         seen_items: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of the graph to its outputs; of the history only the number of rows is read."""
-        scores = self.score.unsqueeze(0).expand(length.shape[0], -1)  # (B, V + 1)
+        # what is added is no trend here but who may be recommended
+        scores = (self.score + trend).unsqueeze(0).expand(length.shape[0], -1)  # (B, V + 1)
         top, best = best_items(scores, seen_rows, seen_items, k=self.k)
         return top, best, unrated(best)
 

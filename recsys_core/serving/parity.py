@@ -75,8 +75,13 @@ def two_time_scale_ratings(model: TwoTimeScale) -> Callable[[Inputs], Float32] |
 
 
 def popularity_scores(score: Float32) -> Callable[[Inputs], Float32]:
-    """The same scores for every row. (B, V + 1)"""
-    return lambda inputs: np.tile(score, (len(inputs["length"]), 1))
+    """The same scores for every row, with what is added to everybody's. (B, V + 1)"""
+
+    def scores(inputs: Inputs) -> Float32:
+        added: Float32 = np.asarray(inputs["trend"], dtype=np.float32)  # (V + 1,)
+        return np.tile(score + added, (len(inputs["length"]), 1))
+
+    return scores
 
 
 def check_parity(
@@ -217,10 +222,17 @@ def _random_inputs(
         "own_items": own.items,
         "own_numbers": own.numbers,
         "user_numbers": own.user_numbers,
-        "trend": (rng.standard_normal(spec.n_items + 1) * rng.integers(0, 2)).astype(np.float32),
+        "trend": _random_trend(spec, rng=rng),
         "seen_rows": seen_rows,
         "seen_items": seen_columns + 1,
     }
+
+
+def _random_trend(spec: InputSpec, *, rng: np.random.Generator) -> Float32:
+    """None or one, and of every second one a fifth of the items not to be recommended. (V + 1,)"""
+    trend = rng.standard_normal(spec.n_items + 1) * rng.integers(0, 2)
+    left_out = rng.random(spec.n_items + 1) < 0.2 * rng.integers(0, 2)
+    return np.where(left_out, -np.inf, trend).astype(np.float32)
 
 
 def _random_users(spec: InputSpec, rows: int, *, rng: np.random.Generator) -> Float32:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from recsys_core.artifacts import atomic_path, read_json, write_json
 from recsys_core.columns import USER_ID
 from recsys_core.errors import BusyError, PublishError
-from recsys_core.serving.shards import EPOCH, ScoreRun, time_of
+from recsys_core.serving.shards import EPOCH, RESERVED, ScoreRun, time_of
 from recsys_core.serving.table_contract import (
     RECOMMENDATIONS,
     RUN_ID,
@@ -102,6 +102,7 @@ class ParquetTable:
         column = self._whole(pa.schema([RECOMMENDATIONS.field(USER_ID)]), filters=None)
         # in the order of the rows, which are sorted by user
         ids = pc.unique(column.column(0))
+        ids = ids.filter(pc.invert(pc.starts_with(ids, RESERVED)))
         return ids if first is None else ids.slice(0, first)
 
     def current(self) -> Current | None:

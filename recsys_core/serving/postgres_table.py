@@ -24,7 +24,7 @@ from recsys_core.errors import BusyError, PublishError
 from recsys_core.postgres import Database, connected
 from recsys_core.serving.postgres_rows import LIST_COLUMNS, ROW_COLUMNS, lists_of, rows_of
 from recsys_core.serving.postgres_schema import CREATE, Layout, Names
-from recsys_core.serving.shards import ScoreRun, time_of
+from recsys_core.serving.shards import RESERVED, ScoreRun, time_of
 from recsys_core.serving.table_contract import (
     RECOMMENDATIONS,
     RUNS,
@@ -99,7 +99,8 @@ class PostgresTable:
         with self._reading() as reader:
             rows = reader.all(
                 'SELECT DISTINCT user_id COLLATE "C" AS user_id FROM {view} '
-                "ORDER BY user_id LIMIT {first}",
+                "WHERE NOT starts_with(user_id, {reserved}) ORDER BY user_id LIMIT {first}",
+                reserved=sql.Literal(RESERVED),
                 first=sql.Literal(first),
             )
         return pa.array([user_id for (user_id,) in rows], pa.string())

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from recsys_core.serving.engine import TopItems
 
 KEY = (USER_ID, RANK)
+RESERVED = "cold/"
+"""How the user_id of a list begins that is for no user: of a segment, or of everybody."""
 LIST = "shards.json"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,8 +39,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class RunFacts:
     """What the scores of a run depend on.
 
-    `log` is a digest of the events and users scored, `code` one of the code that scores; `provider`
-    is where ONNX Runtime runs, since another one rounds differently.
+    `log` is a digest of the events and users scored, `code` one of the code that scores, `filters`
+    one of who gets rows and what may be in them; `provider` is where ONNX Runtime runs, since
+    another one rounds differently.
     """
 
     model_version: str
@@ -51,6 +54,7 @@ class RunFacts:
     log: str
     code: str
     provider: str
+    filters: str = ""
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from recsys_core.columns import SCORE
 from recsys_core.errors import ContractError, PublishError
-from recsys_core.serving.shards import EPOCH, KEY, ScoreRun
+from recsys_core.serving.shards import EPOCH, KEY, RESERVED, ScoreRun
 from recsys_core.tables import SCORES, check_table
 
 SCHEMA_VERSION = 2
@@ -112,7 +112,9 @@ class Table(Protocol):
         """The current `RECOMMENDATIONS` of one user, best first; no rows for a stranger."""
 
     def user_ids(self, *, first: int | None = None) -> pa.StringArray:
-        """The users of the current run, in the order of their ids as bytes; the `first` ones."""
+        """The users of the current run, in the order of their ids as bytes; the `first` ones.
+
+        Nobody is whom a cold list is for (`shards.RESERVED`)."""
 
     def current(self) -> Current | None:
         """The current run; None where none is published."""
@@ -165,6 +167,7 @@ def check_version(version: int | None, *, place: str, oldest: int = SCHEMA_VERSI
 
 def content(run: ScoreRun) -> tuple[str, int]:
     """A SHA-256 of all rows of a run, however they are cut into shards, and the number of users.
+    Cold lists are nobody's.
 
     Checks on the way that rows keep to SCORES, that scores are numbers, and that rows are ordered
     by (user_id, rank), across shards too.
@@ -179,10 +182,11 @@ def content(run: ScoreRun) -> tuple[str, int]:
             check_table(seam, SCORES, name=part.name, key=KEY)
             _check_scores(table, name=part.name)
             user_id = seam.column(KEY[0]).combine_chunks()
-            changes = pc.not_equal(user_id.slice(1), user_id.slice(0, len(user_id) - 1))
-            users += int(pc.sum(changes).as_py() or 0) + (
-                1 if before is None and len(user_id) else 0
-            )
+            # a row opens a user unless it is of the same one as the row before it, or a cold list's
+            opens = pc.not_equal(user_id.slice(1), user_id.slice(0, len(user_id) - 1))
+            named = pc.invert(pc.starts_with(user_id, RESERVED))
+            users += int(pc.sum(pc.and_(opens, named.slice(1))).as_py() or 0)
+            users += int(before is None and len(user_id) > 0 and named[0].as_py())
             for name in SCORES.names:
                 for number, stream in enumerate(_streams(table.column(name).combine_chunks())):
                     states[name, number].update(stream)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from recsys_core.artifacts import atomic_path
 from recsys_core.data.duck import identifier, literal, raise_if_full
 from recsys_core.errors import BusyError, PublishError
-from recsys_core.serving.shards import ScoreRun, time_of
+from recsys_core.serving.shards import RESERVED, ScoreRun, time_of
 from recsys_core.serving.table_contract import (
     RECOMMENDATIONS,
     RUNS,
@@ -123,7 +123,8 @@ class DuckdbTable:
         limit = "" if first is None else f" LIMIT {first:d}"
         with open_table(self.path, read_only=True) as connection:
             found = connection.sql(
-                f"SELECT DISTINCT user_id FROM recommendations ORDER BY user_id{limit}"
+                "SELECT DISTINCT user_id FROM recommendations "
+                f"WHERE NOT starts_with(user_id, '{RESERVED}') ORDER BY user_id{limit}"
             ).to_arrow_table()
         return found.column(0).combine_chunks()
 

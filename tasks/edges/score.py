@@ -11,20 +11,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys_core.artifacts import read_json, sha256
+from recsys_core.artifacts import sha256, write_json
 from recsys_core.data.events import Events
 from recsys_core.data.fields import FieldEncoding
-from recsys_core.data.splits import Split
 from recsys_core.data.vocabulary import Vocabulary
-from recsys_core.errors import ContractError, DataError
+from recsys_core.errors import ContractError
 from recsys_core.layout import Layout
-from recsys_core.models.requests import asked_early, known_events
+from recsys_core.models.requests import asked_early
 from recsys_core.sections import Score
 from recsys_core.serving.bundle import Bundle, read_bundle
 from recsys_core.serving.engine import ScoringEngine
 from recsys_core.serving.registry import champion
 from recsys_core.serving.shards import RunFacts, RunFolder, recommendation_rows
+from recsys_core.serving.shortfall import Shortfall
 from recsys_core.tables import ITEM_VOCABULARY, USER_VOCABULARY, read_events, read_table
+from tasks.audience import Audience, audience_of
+from tasks.clock import asks_for_clock, check_clock, clock_of
 from tasks.code import RUNNING, code_digest
 from tasks.fields import field_files, with_fields_of
 from tasks.step import main
@@ -33,28 +35,37 @@ logger = logging.getLogger(__name__)
 
 
 def run(*, layout: Layout, score: Score) -> None:
-    """Write the scores of all users with an event as one run, which publishing then finds whole."""
+    """Write the rows of everybody who gets any as one run, which publishing then finds whole."""
     now = champion(layout.registry)
     if now is None:
         raise ContractError(f"{layout.registry} has no champion; run the register edge first")
+    if asks_for_clock(score):
+        check_clock(clock_of(layout), score=score)
     bundle = read_bundle(now.bundle)
-    events = with_fields_of(layout, bundle.fields, read_events(layout.events))
-    users = Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY))
+    log = with_fields_of(layout, bundle.fields, read_events(layout.events))
     check_vocabulary(bundle, layout.item_vocabulary)
-    user_idx = users_to_score(events, users)
-    events = with_items_of(bundle, events, layout.item_vocabulary)
+    audience = audience_of(
+        layout,
+        score,
+        bundle,
+        log=log,
+        events=with_items_of(bundle, log, layout.item_vocabulary),
+        users=Vocabulary.from_table(read_table(layout.user_vocabulary, USER_VOCABULARY)),
+        item_ids=Vocabulary.from_table(read_table(layout.item_vocabulary, ITEM_VOCABULARY)).ids,
+    )
     engine = ScoringEngine(bundle, graph=now.graph, threads=threads())
     facts = RunFacts(
         model_version=now.version,
         graph=now.graph,
-        as_of=Split(**read_json(layout.split)).as_of,
+        as_of=audience.as_of,
         k=score.k,
-        seen_filter=score.seen_filter,
+        seen_filter=audience.seen_filter,
         shard_users=score.shard_users,
-        users=len(user_idx),
+        users=len(audience.recipients.ids),
         log=log_digest(layout, bundle.fields),
         code=code_digest("edges.score", root=RUNNING),
         provider=engine.provider,
+        filters=audience.digest(),
     )
     folder = RunFolder(layout.scores, facts)
     missing = folder.missing()
@@ -68,67 +79,63 @@ def run(*, layout: Layout, score: Score) -> None:
         facts.n_shards - len(missing),
     )
     if missing:
-        score_shards(engine, folder, events=events, users=users, user_idx=user_idx)
+        score_shards(engine, folder, audience, events=len(log))
     whole = folder.finish()
+    why = sum((audience.shortfall(rows) for rows in shards_of(facts)), Shortfall())
+    report = {**audience.report, "rows": whole.rows, "shortfall": vars(why)}
+    write_json(layout.report("score"), report)
     logger.info(
-        "event=scored users=%d rows=%d shortfall=%d", facts.users, whole.rows, whole.shortfall
+        "event=scored users=%d rows=%d shortfall=%d catalogue=%d filters=%d seen=%d",
+        facts.users,
+        whole.rows,
+        whole.shortfall,
+        why.catalogue,
+        why.filters,
+        why.seen,
     )
 
 
 def score_shards(
-    engine: ScoringEngine,
-    folder: RunFolder,
-    *,
-    events: Events,
-    users: Vocabulary,
-    user_idx: np.ndarray[tuple[int], np.dtype[np.int64]],
+    engine: ScoringEngine, folder: RunFolder, audience: Audience, *, events: int
 ) -> None:
-    """Score the shards that are missing; `user_idx` is in the order of the users' ids."""
-    facts = folder.facts
-    known = known_events(events, engine.bundle.spec.n_items)
+    """Score the shards that are missing; the log has so many `events`."""
+    facts, known, people = folder.facts, audience.known, audience.recipients
+    user_idx = people.user_idx[people.user_idx > 0]
     history = np.diff(known.offsets)[user_idx]
     logger.info(
         "event=histories provider=%s events=%d unknown_item_events_left_out=%d "
         "users_without_known_events=%d users_asked_before_their_last_event=%d",
         engine.provider,
-        len(events),
-        len(events) - len(known),
+        events,
+        events - len(known),
         int(np.count_nonzero(history == 0)),
         asked_early(facts.as_of, known, user_idx=user_idx, history=history),
     )
     started, done = time.perf_counter(), 0
-    for number in folder.missing():
-        rows = user_idx[number * facts.shard_users : (number + 1) * facts.shard_users]
-        top = engine.top_items(
-            known, rows, k=facts.k, seen_filter=facts.seen_filter, as_of=facts.as_of
-        )
+    for number, rows in enumerate(shards_of(facts)):
+        if number not in folder.missing():
+            continue
+        ids = people.ids[rows]
         table, shortfall = recommendation_rows(
-            top, user_ids=users.to_ids(rows), items=engine.bundle.items
+            audience.scored(engine, rows), user_ids=ids, items=engine.bundle.items
         )
-        folder.write(number, table, users=len(rows), shortfall=shortfall)
-        done += len(rows)
+        folder.write(number, table, users=len(ids), shortfall=shortfall)
+        done += len(ids)
         logger.info(
             "event=shard shard=%d/%d users=%d rows=%d shortfall=%d users_per_second=%.0f",
             number + 1,
             facts.n_shards,
-            len(rows),
+            len(ids),
             table.num_rows,
             shortfall,
             done / (time.perf_counter() - started),
         )
 
 
-def users_to_score(events: Events, users: Vocabulary) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The idx of every user with an event, in the order of their ids (as bytes). (U,)"""
-    user_idx = np.flatnonzero(np.diff(events.offsets))
-    if len(user_idx) == 0:
-        raise DataError(
-            "no user has an event: there is nobody to score; look at the reports of validate "
-            "and sessionize"
-        )
-    order = pc.sort_indices(users.to_ids(user_idx)).to_numpy()
-    ordered: np.ndarray[tuple[int], np.dtype[np.int64]] = user_idx[order]
-    return ordered
+def shards_of(facts: RunFacts) -> list[slice]:
+    """The recipients of each shard, as places in their order."""
+    size = facts.shard_users
+    return [slice(first, first + size) for first in range(0, facts.users, size)]
 
 
 def check_vocabulary(bundle: Bundle, item_vocabulary: Path) -> None:

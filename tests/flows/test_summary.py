@@ -7,15 +7,22 @@ import pyarrow as pa
 import pytest
 
 from flows.summary import WIDTH, print_metrics
+from recsys_core.artifacts import write_json
 from recsys_core.layout import Layout
-from recsys_core.sections import Score
+from recsys_core.sections_of_scoring import Cold
 from recsys_core.serving.shards import read_score_run
 from recsys_core.serving.tables import DuckdbTable
 from recsys_core.tables import METRICS, write_events, write_table
 from tasks.edges.score import run
-from tasks.lookup import example_user
+from tasks.lookup import example_user, published_table, read_recommendations
 from tests.conftest import CHECKOUT
-from tests.serving_world import make_events, random_histories, scoring_workspace, user_ids
+from tests.serving_world import (
+    make_events,
+    random_histories,
+    score_params,
+    scoring_workspace,
+    user_ids,
+)
 
 MANY = 12_345_678
 
@@ -60,7 +67,7 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     histories = random_histories([7, 6, 2])
     bundles = tmp_path_factory.getbasetemp()
     layout = scoring_workspace(tmp_path, bundles=bundles, histories=[*histories, []])
-    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=4))
+    run(layout=layout, score=score_params(k=5, shard_users=4))
     DuckdbTable(layout.table).publish(
         read_score_run(layout.scores), keep_runs=1, published_at=datetime(2026, 1, 1, tzinfo=UTC)
     )
@@ -71,6 +78,23 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def test_the_example_is_a_published_user_with_some_events(layout: Layout) -> None:
     # the fourth is the latest but not in the table, the third has too few events
     assert example_user(layout) == user_ids(4)[1]
+
+
+def test_lists_of_nobody_are_no_users_and_no_example(layout: Layout) -> None:
+    write_json(layout.resolved_card, {"time": {"kind": "absolute"}})
+    before = published_table(layout)
+    with_lists = score_params(k=5, shard_users=4, cold=Cold(None, None))
+    run(layout=layout, score=with_lists)
+    publish_run(
+        layout.table,
+        read_score_run(layout.scores),
+        keep_runs=1,
+        published_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    now = published_table(layout)
+    assert (now.users, now.rows) == (before.users + 1, before.rows + 10)
+    assert len(read_recommendations(layout, "cold/")) == 5
+    assert not example_user(layout).startswith("cold/")
 
 
 def test_an_example_there_is_though_the_log_has_lost_them_all(layout: Layout) -> None:

@@ -58,7 +58,10 @@ def test_the_table_is_there_with_its_view(finished_run: FinishedRun) -> None:
     import duckdb
 
     layout = finished_run.layout
-    users = pq.read_metadata(layout.user_vocabulary).num_rows
+    ids = [
+        pq.read_table(path)["user_id"] for path in (layout.user_vocabulary, layout.user_features)
+    ]
+    users = len({*ids[0].to_pylist(), *ids[1].to_pylist()}) + 1  # and nobody in particular
     k = yaml.safe_load(layout.params.read_text())["score"]["k"]
     with duckdb.connect(str(layout.table), read_only=True) as connection:
         columns = [row[0] for row in connection.execute("DESCRIBE recommendations").fetchall()]

@@ -13,6 +13,7 @@ from recsys_core.data.splits import Split
 from recsys_core.errors import ConfigError, ContractError
 from recsys_core.layout import Layout
 from recsys_core.sections_of_data import QuantileSplit
+from recsys_core.sections_of_scoring import Available, Cold
 from tasks.clock import Clock, TimeKind, check_clock, time_kind
 from tests.small_logs import params_for, run_stages
 
@@ -82,6 +83,27 @@ def test_what_asks_for_no_clock_passes() -> None:
             "evaluate.recent_hours=[]",
         ),
         ("gate", PARAMS.gate, "gate.floor is recent_popularity", "gate.floor=popularity"),
+        (
+            "score",
+            replace(PARAMS.score, active_within=30.0),
+            "score.active_within is 30",
+            "score.active_within=null",
+        ),
+        (
+            "score",
+            replace(PARAMS.score, cold=Cold(segment=None, hours=1.5)),
+            "score.cold.hours is 1.5",
+            "score.cold.hours=null",
+        ),
+        (
+            "score",
+            replace(
+                PARAMS.score,
+                filters=replace(PARAMS.score.filters, available=Available("launch", None)),
+            ),
+            "score.filters.available is set",
+            "score.filters.available=null",
+        ),
     ],
 )
 def test_each_is_refused_alone(section: str, value: Any, found: str, remedy: str) -> None:

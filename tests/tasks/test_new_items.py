@@ -19,7 +19,7 @@ from recsys_core.layout import Layout
 from recsys_core.models.item_features import ItemFeatures
 from recsys_core.models.new_items import with_new_items
 from recsys_core.models.predict import user_vectors
-from recsys_core.sections import ExportOnnx, Score
+from recsys_core.sections import ExportOnnx
 from recsys_core.serving.bundle import read_bundle
 from recsys_core.serving.engine import ScoringEngine
 from recsys_core.serving.registry import add_version, promote
@@ -46,7 +46,7 @@ from tests.feature_log import (
     known_features,
 )
 from tests.markov_log import CPU, STAGE_TWO
-from tests.serving_world import make_events, make_memory, vocabulary_table
+from tests.serving_world import make_events, make_memory, score_params, vocabulary_table
 
 LOG = genre_log(1)
 LACKING = 2
@@ -54,7 +54,7 @@ LACKING = 2
 TABLE = item_table(N_ITEMS).take([*range(WARM), *range(WARM + LACKING, N_ITEMS)])
 NEW = COLD - LACKING
 EXPORT = ExportOnnx(k=20, new_items=True, step=True)
-SCORE = Score(k=8, seen_filter=True, shard_users=64)
+SCORE = score_params(k=8, seen="all", shard_users=64)
 
 
 def write_log(layout: Layout, events: Events, item_ids: list[str]) -> None:

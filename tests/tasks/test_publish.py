@@ -8,10 +8,16 @@ import pytest
 from recsys_core.artifacts import read_json, write_json
 from recsys_core.errors import ContractError
 from recsys_core.layout import Layout
-from recsys_core.sections import Publish, Score
+from recsys_core.sections import Publish
 from tasks.edges import publish, score
 from tasks.tables import published_table
-from tests.serving_world import HOSTILE, random_histories, scoring_workspace, user_ids
+from tests.serving_world import (
+    HOSTILE,
+    random_histories,
+    score_params,
+    scoring_workspace,
+    user_ids,
+)
 
 DUCKDB = Publish(kind="duckdb", keep_runs=1, layout="rows", schema="twotempo")
 HISTORIES = random_histories([3, 7, 1, 1, 12, 2, 2, 2])
@@ -24,7 +30,7 @@ def layout(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def night(layout: Layout, *, k: int = 5) -> None:
-    score.run(layout=layout, score=Score(k=k, seen_filter=False, shard_users=3))
+    score.run(layout=layout, score=score_params(k=k, shard_users=3))
     publish.run(layout=layout, publish=DUCKDB)
 
 

@@ -16,7 +16,6 @@ from recsys_core.models.own_items import gather_own
 from recsys_core.models.predict import user_vectors
 from recsys_core.models.requests import known_events, request_at
 from recsys_core.models.trend import trend_of
-from recsys_core.sections import Score
 from recsys_core.serving.engine import ScoringEngine, TopItems
 from recsys_core.serving.shards import read_score_run
 from recsys_core.tables import ITEM_VOCABULARY, SCORES, write_events, write_table
@@ -33,12 +32,13 @@ from tests.serving_world import (
     make_workspace,
     random_histories,
     register_bundle,
+    score_params,
     scoring_workspace,
     user_ids,
     vocabulary_table,
 )
 
-SCORE = Score(k=5, seen_filter=True, shard_users=4)
+SCORE = score_params(k=5, seen="all", shard_users=4)
 
 # 13 users; the third has no event, the last knows nothing but what the model does not
 HISTORIES = [*random_histories([3, 7, 0, 1, 12, 2, 2, 2, 9, 4, 4, 6]), [N_ITEMS + 1, N_ITEMS + 2]]
@@ -126,7 +126,7 @@ def test_requests_before_a_users_last_event_are_counted(
 
 
 def test_a_user_of_unknown_items_alone_gets_the_prior(layout: Layout) -> None:
-    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=100))
+    run(layout=layout, score=score_params(k=5, shard_users=100))
     before = {row["user_id"]: [] for row in scores_of(layout).to_pylist()}
     for row in scores_of(layout).to_pylist():
         before[row["user_id"]].append(row["item_id"])
@@ -232,7 +232,7 @@ def test_the_request_and_the_trend_of_the_moment_reach_the_table(tmp_path: Path)
     folder.mkdir()
     export_bundle(folder, model=model, memory=memory)
     register_bundle(layout, folder)
-    run(layout=layout, score=Score(k=5, seen_filter=False, shard_users=100))
+    run(layout=layout, score=score_params(k=5, shard_users=100))
     found: dict[str, list[str]] = {}
     for row in scores_of(layout).to_pylist():
         found.setdefault(row["user_id"], []).append(row["item_id"])

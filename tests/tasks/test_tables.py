@@ -19,13 +19,13 @@ from recsys_core.artifacts import read_json, write_json
 from recsys_core.config import read_yaml
 from recsys_core.errors import ConfigError, DataError
 from recsys_core.layout import Layout
-from recsys_core.sections import Publish, Score
+from recsys_core.sections import Publish
 from tasks.describe import describe_artifact
 from tasks.edges import publish, score
 from tasks.lookup import example_user, published_table, read_recommendations
 from tests.conftest import CHECKOUT
 from tests.postgres import Server, postgres_server
-from tests.serving_world import HOSTILE, random_histories, scoring_workspace
+from tests.serving_world import HOSTILE, random_histories, score_params, scoring_workspace
 from tests.small_logs import contents
 from tests.table_world import fresh_schema
 
@@ -69,7 +69,7 @@ def write_params(layout: Layout, section: Publish) -> None:
 
 
 def night(layout: Layout, section: Publish, *, k: int = 5) -> None:
-    score.run(layout=layout, score=Score(k=k, seen_filter=False, shard_users=3))
+    score.run(layout=layout, score=score_params(k=k, shard_users=3))
     publish.run(layout=layout, publish=section)
 
 
@@ -141,7 +141,7 @@ def test_no_room_is_one_line_and_the_old_table_stands(
     night(layout, section)
     write_params(layout, section)
     before = published_table(layout)
-    score.run(layout=layout, score=Score(k=40, seen_filter=False, shard_users=3))
+    score.run(layout=layout, score=score_params(k=40, shard_users=3))
     done = publish_with_room(layout, 900 if kind == "parquet" else 4_096)
     assert done.returncode == 1, done
     assert "the disk is full, or a limit on files is reached" in done.stdout.splitlines()[-1]
@@ -178,7 +178,7 @@ def test_a_file_system_that_fills_up_is_one_line(
     section = Publish(kind=kind, keep_runs=1, layout="rows", schema="shop")
     night(layout, section)
     write_params(layout, section)
-    score.run(layout=layout, score=Score(k=40, seen_filter=False, shard_users=3))
+    score.run(layout=layout, score=score_params(k=40, shard_users=3))
     small = ["unshare", "--map-root-user", "--mount"]
     place = tmp_path / "small"
     place.mkdir()

@@ -115,8 +115,10 @@ class Scan:
     same bits, whoever stands beside it.
     """
 
-    def __init__(self, blocks: ItemBlocks, *, width: int) -> None:
-        self._blocks, self._width = blocks, width
+    def __init__(
+        self, blocks: ItemBlocks, product: onnxruntime.InferenceSession, *, width: int
+    ) -> None:
+        self._blocks, self._product, self._width = blocks, product, width
         self._keys = Keys(width)
         self._users = np.zeros((blocks.rows.shape[1], width), dtype=np.float32)  # (D, U)
         slots = blocks.sample_blocks
@@ -132,7 +134,6 @@ class Scan:
                 for first in range(slots, blocks.blocks, BLOCKS_AT_ONCE)
             ),
         ]
-        self._session = _product_session()
         self._products = [
             self._bind(block, slot=block - first)
             for first, last in self._parts
@@ -177,7 +178,7 @@ class Scan:
     def _bind(self, block: int, *, slot: int) -> onnxruntime.IOBinding:
         """A product whose inputs and output are bound once: binding takes a tenth of its time."""
         rows = self._blocks.rows[block * ITEMS_AT_ONCE : (block + 1) * ITEMS_AT_ONCE]
-        binding = self._session.io_binding()
+        binding = self._product.io_binding()
         binding.bind_cpu_input("rows", rows)
         binding.bind_cpu_input("users", self._users)
         where = self._levels[0][slot].ctypes.data
@@ -186,7 +187,7 @@ class Scan:
 
     def _score(self, block: int, *, slot: int, left_out: Int64) -> None:
         """Scores and maxima of one block; what is left out is -inf, and so is what fills it up."""
-        self._session.run_with_iobinding(self._products[block])
+        self._product.run_with_iobinding(self._products[block])
         scores = self._levels[0][slot]
         scores[(len(self._blocks.rows) - block * ITEMS_AT_ONCE) * self._width :] = -np.inf
         scores[left_out] = -np.inf
@@ -261,8 +262,8 @@ def _spread(count: int) -> Int64:
     return np.arange(count, dtype=np.int64) * step % max(1, count)
 
 
-def _product_session() -> onnxruntime.InferenceSession:
-    """The product of two matrices, on the calling thread alone."""
+def product_session() -> onnxruntime.InferenceSession:
+    """The product of two matrices, on the calling thread alone, and on several at a time."""
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in (("rows", ["S", "D"]), ("users", ["D", "U"]), ("scores", ["S", "U"]))

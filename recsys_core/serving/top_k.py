@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_core.errors import ModelError
-from recsys_core.serving.item_blocks import ItemBlocks, Scan, Tile, block_items
+from recsys_core.serving.item_blocks import ItemBlocks, Scan, Tile, block_items, product_session
 from recsys_core.serving.ranked_keys import most_users
 
 USERS_AT_ONCE, FEWEST_USERS = 512, 16
@@ -66,6 +66,7 @@ class TopK:
         offered = np.ones(len(vectors), dtype=np.bool_) if eligible is None else eligible.copy()
         offered[:1] = False
         self._threads = threads
+        self._product = product_session()
         self._with_bias = bias is not None
         self._blocks: ItemBlocks = block_items(vectors, np.flatnonzero(offered), bias=bias)
         bad = int(np.count_nonzero(~np.isfinite(self._blocks.rows).all(axis=1)))
@@ -96,12 +97,11 @@ class TopK:
             ones = np.ones((len(users), 1), dtype=np.float32)
             queries = np.concatenate([queries, ones], axis=1)  # (N, D + 1)
         pairs = _Pairs.of(left_out, rows=len(users), blocks=self._blocks)
-        width = _width(len(users), threads=self._threads, n_items=self._blocks.n_items)
         guess = guessed_rank(k, share=self._blocks.sample_share)
         everybody = np.arange(len(users))
-        again = self._scan(queries, pairs, everybody, best, width=width, k=k, rank=guess)
+        again = self._scan(queries, pairs, everybody, best, k=k, rank=guess)
         if len(again):
-            self._scan(queries, pairs, again, best, width=width, k=k, rank=k)
+            self._scan(queries, pairs, again, best, k=k, rank=k)
         return best
 
     def _scan(
@@ -111,11 +111,11 @@ class TopK:
         rows: Int64,
         best: Best,
         *,
-        width: int,
         k: int,
         rank: int,
     ) -> Int64:
         """Fill in these rows of `best`; returns those of which fewer than k items were found."""
+        width = _width(len(rows), threads=self._threads, n_items=self._blocks.n_items)
         tiles = [rows[first : first + width] for first in range(0, len(rows), width)]
         workers = min(self._threads, len(tiles))
         work = partial(self._work, queries, pairs, best, width=width, k=k, rank=rank)
@@ -135,7 +135,7 @@ class TopK:
         rank: int,
     ) -> Int64:
         """What one thread does: its tiles, one after the other."""
-        scan = Scan(self._blocks, width=width)
+        scan = Scan(self._blocks, self._product, width=width)
         missed = [np.zeros(0, dtype=np.int64)]
         for rows in tiles:
             users, places = pairs.of_rows(rows)

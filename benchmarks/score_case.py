@@ -75,8 +75,8 @@ def say_search(case: Case, search: Search, **facts: Any) -> None:
     seconds = time.perf_counter() - began
     say(
         users_per_second=round(calls * case.users / seconds, 1),
-        cpu_seconds=round(time.process_time() - cpu, 3),
-        seconds=round(seconds, 3),
+        cpu_seconds=round(time.process_time() - cpu, 6),
+        seconds=round(seconds, 6),
         # of the whole answer: engines that find the same agree in it
         mean_score=float(scores.mean(dtype=np.float64)),
         **facts,

@@ -53,6 +53,7 @@ bench-train: $(STAMP) ## measure training beside its peers, into docs/performanc
 
 bench-score: $(STAMP) ## measure top-k beside its peers, into docs/performance.md; PEERS_PYTHON= one that has implicit and faiss-cpu
 	$(BIN)/python -m benchmarks.score_speed --repeats $(REPEATS) --peers-python "$(PEERS_PYTHON)"
+	$(BIN)/python -m benchmarks.score_profile
 	$(BIN)/python -m benchmarks.report
 
 bench-quality: $(STAMP) ## run one row of docs/results.md, ROW=gts-ml100k SEED=1, ABLATION= or VARIANT= of the row; where interrupted, the same line goes on

@@ -115,6 +115,10 @@ NO_SCORE_PEERS = (
     "(`PEERS_PYTHON`, extra `[peers]`)."
 )
 
+PROFILE = """\
+Where ours spends its processor time, on one thread (`python -m benchmarks.score_profile`):
+"""
+
 NOT_MEASURED = "\nNot measured yet.\n"
 
 
@@ -122,6 +126,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page for what was measured, by the name of the benchmark; what is missing says so."""
     steps, sessionize = _pipeline(results.get("pipeline")), _sessionize(results.get("sessionize"))
     training, score = _training(results.get("training")), _score(results.get("score"))
+    score += _profile(results.get("score-profile"))
     return HEAD + PIPELINE + steps + SESSIONIZE + sessionize + TRAINING + training + SCORE + score
 
 
@@ -221,6 +226,18 @@ def _score(found: Mapping[str, Any] | None) -> str:
         *([] if found["peers"] else [NO_SCORE_PEERS]),
     ]
     return "\n" + "\n".join(facts) + "\n\n" + _markdown(SCORE_HEADERS, score_rows(found))
+
+
+def _profile(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return ""
+    parts = list(found["rows"][0]["shares"])
+    rows = [
+        [f"{row['items']:,}", str(row["dim"]), *(f"{row['shares'][part]:.2f}" for part in parts)]
+        for row in found["rows"]
+    ]
+    table = _markdown(["items", "d", *parts], rows)
+    return f"\n{PROFILE}\n{_circumstances(found)}\n\n{table}"
 
 
 def _circumstances(found: Mapping[str, Any]) -> str:

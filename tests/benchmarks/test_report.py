@@ -233,3 +233,9 @@ def test_engines_stand_by_size_of_the_catalogue_the_fastest_first() -> None:
     assert "- A peer: faiss-cpu 1.15." in text
     assert "were not measured" not in text
     assert "implicit and faiss were not measured" in page({"score": {**SCORE, "peers": False}})
+    assert "spends its processor time" not in text
+    shares = {"products": 0.75, "the rest": 0.25}
+    profile = {**CIRCUMSTANCES, "rows": [{"items": 1_000, "dim": 64, "shares": shares}]}
+    text = page({"score": SCORE, "score-profile": profile})
+    assert "| items | d | products | the rest |" in text
+    assert "| 1,000 | 64 | 0.75 | 0.25 |" in text

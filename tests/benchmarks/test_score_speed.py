@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from benchmarks import score_engines
 from benchmarks.measure import Measured
 from benchmarks.score_case import Case, batches, draw, without_seen
+from benchmarks.score_profile import PARTS, search_of, shares_of
 from benchmarks.score_speed import (
     ENGINES,
     PEERS,
@@ -132,8 +132,15 @@ def test_engines_that_find_another_answer_are_not_compared() -> None:
         check_same({"ours": [told(1.0, mean=5.0)], "torch": [told(2.0, mean=5.1)]})
 
 
+def test_the_parts_of_a_search_are_told_apart() -> None:
+    shares = shares_of(search_of(3_000, 8))
+    assert list(shares) == [*PARTS, "the rest"]
+    assert all(share > 0 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(1)
+
+
 @pytest.mark.slow
-def test_a_catalogue_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+def test_a_catalogue_is_measured_in_processes_of_their_own() -> None:
     peers_python = os.environ.get("PEERS_PYTHON")
     names = [*ENGINES, *(PEERS if peers_python else ())]
     cases = [replace(CASE, engine=name) for name in names]

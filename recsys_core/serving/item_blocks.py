@@ -15,6 +15,7 @@ The products are ONNX Runtime's: its `MatMul` is the fastest of those that are i
 since each thread scans on its own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,9 @@ CLEAR = 4
 
 PENDING = 2**21
 """Keys that wait to be ranked, at most: 16 MiB, reached where many scores are equal."""
+
+REACHED_AT_ONCE = 2**15
+"""Maxima that are followed down at once: to 16 MiB of scores' places where all below are equal."""
 
 LOWEST = np.finfo(np.float32).min
 GOLDEN = 0.6180339887498949
@@ -162,12 +166,12 @@ class Scan:
             self._refuse_nan(used)
             if first == 0:
                 least = np.maximum(least, self._ranked(rank))
-            keys = self._reaching(least, first=first, used=used)
-            kept.append(keys)
-            waiting += len(keys)
-            if waiting > PENDING:
-                kept = [self._first_k(kept, k=k)]
-                waiting = len(kept[0])
+            for keys in self._reaching(least, first=first, used=used):
+                kept.append(keys)
+                waiting += len(keys)
+                if waiting > PENDING:
+                    kept = [self._first_k(kept, k=k)]
+                    waiting = len(kept[0])
         return self._answer(self._first_k(kept, k=k), count=count, k=k)
 
     @property
@@ -215,10 +219,18 @@ class Scan:
         by_user.partition(len(rows) - rank, axis=1)
         return by_user[:, len(rows) - rank]
 
-    def _reaching(self, least: Float32, *, first: int, used: int) -> UInt64:
-        """The scores of the first `used` slots that reach `least`, as keys. (C,)"""
+    def _reaching(self, least: Float32, *, first: int, used: int) -> Iterator[UInt64]:
+        """The scores of the first `used` slots that reach `least`, as keys, some at a time. (C,)"""
         top = self._levels[-1][:used].reshape(-1, self._width)
-        cells = np.flatnonzero(top >= least)
+        reached = np.flatnonzero(top >= least)
+        for begin in range(0, len(reached), REACHED_AT_ONCE):
+            cells, values = self._followed(reached[begin : begin + REACHED_AT_ONCE], least)
+            user = cells & (self._width - 1)
+            place = first * ITEMS_AT_ONCE + cells // self._width
+            yield self._keys.pack(user, values, self._blocks.item.take(place))
+
+    def _followed(self, cells: Int64, least: Float32) -> tuple[Int64, Float32]:
+        """Cells of the last level to those of the scores below them that reach `least`. (C,)"""
         values = np.zeros(0, dtype=np.float32)
         for depth in range(len(FOLDS) - 1, -1, -1):
             size, row = FOLDS[depth], self._levels[depth + 1].shape[1]
@@ -228,9 +240,7 @@ class Scan:
             values = self._levels[depth].reshape(-1).take(below)
             hit = np.flatnonzero(values >= least.take(cells & (self._width - 1)))
             cells, values = below.reshape(-1).take(hit), values.reshape(-1).take(hit)
-        user = cells & (self._width - 1)
-        place = first * ITEMS_AT_ONCE + cells // self._width
-        return self._keys.pack(user, values, self._blocks.item.take(place))
+        return cells, values
 
     def _first_k(self, kept: list[UInt64], *, k: int) -> UInt64:
         """The keys of the k best of each user, in order."""

@@ -101,7 +101,19 @@ def test_equal_scores_do_not_fill_the_memory(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(item_blocks, "PENDING", 1_000)
-    check(np.zeros((40, 4), dtype=np.float32), whole_numbers(rng, 2_000, 4), k=20)
+    monkeypatch.setattr(item_blocks, "REACHED_AT_ONCE", 100)
+    waiting: list[int] = []
+    first_k = item_blocks.Scan._first_k
+
+    def counted(self: Any, kept: list[np.ndarray], *, k: int) -> Any:
+        waiting.append(sum(map(len, kept)))
+        return first_k(self, kept, k=k)
+
+    monkeypatch.setattr(item_blocks.Scan, "_first_k", counted)
+    check(np.zeros((16, 4), dtype=np.float32), whole_numbers(rng, 2_000, 4), k=20)
+    # what waits, what the last ones added, and those that were kept
+    assert max(waiting) <= 1_000 + 100 * 64 + 16 * 20
+    assert len(waiting) > 4
 
 
 @pytest.mark.usefixtures("small_blocks")

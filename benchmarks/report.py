@@ -217,8 +217,15 @@ def _score(found: Mapping[str, Any] | None) -> str:
         for name in sorted(rates[0])
     )
     peers = {str(row["versions"]): row["versions"] for row in found["rows"] if row["versions"]}
+    had = statistics.median(
+        run["cpu_seconds"] / (run["seconds"] * found["threads"])
+        for row in found["rows"]
+        for run in row["runs"]
+    )
     facts = [
         _circumstances(found),
+        f"- Of their threads' time the runs had {had:.0%} (median); where that is far below 100 %, "
+        "the machine had other work, and what is compared within a round says more than users/s.",
         f"- k = {found['k']}, {found['seen']} seen items of each user; {found['seconds']:g} "
         f"seconds of each run at least; threads: {found['threads']}.",
         f"- sgemm, multiply-adds a second, median of all rounds: {sgemm}.",

@@ -67,7 +67,7 @@ def searched(
         "share_of_sgemm_cpu": 0.5,
         "peak_mb": 1_200,
         "versions": versions,
-        "runs": [{}, {}],
+        "runs": [{"cpu_seconds": 3.0, "seconds": 6.0}] * 2,
         "products": [{"multiply_adds_per_second": rates}, {"multiply_adds_per_second": rates}],
     }
 
@@ -231,6 +231,7 @@ def test_engines_stand_by_size_of_the_catalogue_the_fastest_first() -> None:
     assert 0 < text.index(ours) < text.index(peer) < text.index("| 2,000,000 | 64 | torch | 400 |")
     assert "numpy 20.0e9, torch 30.0e9." in text
     assert "- A peer: faiss-cpu 1.15." in text
+    assert "the runs had 25% (median)" in text
     assert "were not measured" not in text
     assert "implicit and faiss were not measured" in page({"score": {**SCORE, "peers": False}})
     assert "spends its processor time" not in text

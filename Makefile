@@ -15,7 +15,7 @@ CHANGE = $(if $(ABLATION),--ablation $(ABLATION)) $(if $(VARIANT),--variant $(VA
 RECTOOLS_PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz lint bench bench-train bench-quality bench-merge bench-hrnn format deps lock clean
+.PHONY: help setup run test fuzz lint bench bench-train bench-score bench-quality bench-merge bench-hrnn format deps lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ bench: $(STAMP) ## measure speed and memory and write docs/performance.md; SIZES
 
 bench-train: $(STAMP) ## measure training beside its peers, into docs/performance.md; RECTOOLS_PYTHON= one that has rectools[torch]
 	$(BIN)/python -m benchmarks.train_speed --repeats $(REPEATS) --peer-python "$(RECTOOLS_PYTHON)"
+	$(BIN)/python -m benchmarks.report
+
+bench-score: $(STAMP) ## measure top-k beside its peers, into docs/performance.md; PEERS_PYTHON= one that has implicit and faiss-cpu
+	$(BIN)/python -m benchmarks.score_speed --repeats $(REPEATS) --peers-python "$(PEERS_PYTHON)"
+	$(BIN)/python -m benchmarks.score_profile
 	$(BIN)/python -m benchmarks.report
 
 bench-quality: $(STAMP) ## run one row of docs/results.md, ROW=gts-ml100k SEED=1, ABLATION= or VARIANT= of the row; where interrupted, the same line goes on

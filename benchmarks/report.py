@@ -2,11 +2,14 @@
 nothing else: a number on that page was measured by the command beside it."""
 
 import argparse
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
+from benchmarks.score_table import HEADERS as SCORE_HEADERS
+from benchmarks.score_table import table_rows as score_rows
 from benchmarks.step_table import HEADERS, NOT_KNOWN, table_rows
 from benchmarks.train_table import HEADERS as TRAINING_HEADERS
 from benchmarks.train_table import table_rows as training_rows
@@ -24,6 +27,7 @@ machine that does nothing else (the largest log takes an hour or more):
 make bench                                    # all sizes, then this page
 make bench SIZES="100000 1000000" REPEATS=1   # minutes
 make bench-train                              # training beside its peers: three quarters of an hour
+make bench-score                              # top-k beside its peers: half an hour
 ```
 
 Seconds are those of one machine; ratios, and how cost grows from size to size, say more. Memory is
@@ -86,14 +90,44 @@ NO_PEER = (
     "its own)."
 )
 
+SCORE = """
+## The best items of every user, beside its peers
+
+`make bench-score`. Exact top-k of inner products over whole catalogues, with what each user has
+seen left out, on the same drawn vectors; every search is a fresh process, one after the other, all
+of them once a round, on the same threads. All find the same scores, or nothing is written. The
+vectors are normal: no item is long enough to be left unread, as of a trained model some are.
+
+- **ours** is `recsys_core/serving/top_k.py`; **onnxruntime MatMul + TopK** is one graph with the
+  items as a constant, **torch mm + topk** two calls, both on as many users at once as 64 MiB of
+  scores hold. These three make the scores of seen items -inf before the best are taken;
+  **implicit** is handed them as `filter_query_items`; **faiss** has no filter of each query's own,
+  so it is asked for as many items more as are seen, and those are dropped.
+- **/ ours** is the median over rounds of the speed over ours of the same round.
+- **share of sgemm** is how many multiply-adds the scores take, over those that a product of two
+  large square matrices does in the same time and round, by the library whose product is fastest.
+- **users / CPU s** and **share in CPU time** are the same in processor time of all threads, which
+  other work on the machine changes less; threads that wait for each other awake are charged for it.
+"""
+
+NO_SCORE_PEERS = (
+    "- implicit and faiss were not measured: no interpreter that has them was given "
+    "(`PEERS_PYTHON`, extra `[peers]`)."
+)
+
+PROFILE = """\
+Where ours spends its processor time, on one thread (`python -m benchmarks.score_profile`):
+"""
+
 NOT_MEASURED = "\nNot measured yet.\n"
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page for what was measured, by the name of the benchmark; what is missing says so."""
     steps, sessionize = _pipeline(results.get("pipeline")), _sessionize(results.get("sessionize"))
-    training = _training(results.get("training"))
-    return HEAD + PIPELINE + steps + SESSIONIZE + sessionize + TRAINING + training
+    training, score = _training(results.get("training")), _score(results.get("score"))
+    score += _profile(results.get("score-profile"))
+    return HEAD + PIPELINE + steps + SESSIONIZE + sessionize + TRAINING + training + SCORE + score
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -170,6 +204,47 @@ def _training(found: Mapping[str, Any] | None) -> str:
     )
     table = _markdown(TRAINING_HEADERS, training_rows(found))
     return "\n" + "\n".join(facts) + f"\n\n{table}\n{last}\n"
+
+
+def _score(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return NOT_MEASURED
+    rates = [
+        product["multiply_adds_per_second"] for row in found["rows"] for product in row["products"]
+    ]
+    sgemm = ", ".join(
+        f"{name} {statistics.median(rate[name] for rate in rates) / 1e9:,.1f}e9"
+        for name in sorted(rates[0])
+    )
+    peers = {str(row["versions"]): row["versions"] for row in found["rows"] if row["versions"]}
+    had = statistics.median(
+        run["cpu_seconds"] / (run["seconds"] * found["threads"])
+        for row in found["rows"]
+        for run in row["runs"]
+    )
+    facts = [
+        _circumstances(found),
+        f"- Of their threads' time the runs had {had:.0%} (median); where that is far below 100 %, "
+        "the machine had other work, and what is compared within a round says more than users/s.",
+        f"- k = {found['k']}, {found['seen']} seen items of each user; {found['seconds']:g} "
+        f"seconds of each run at least; threads: {found['threads']}.",
+        f"- sgemm, multiply-adds a second, median of all rounds: {sgemm}.",
+        *(f"- A peer: {_versions(versions)}." for versions in peers.values()),
+        *([] if found["peers"] else [NO_SCORE_PEERS]),
+    ]
+    return "\n" + "\n".join(facts) + "\n\n" + _markdown(SCORE_HEADERS, score_rows(found))
+
+
+def _profile(found: Mapping[str, Any] | None) -> str:
+    if not found or not found.get("rows"):
+        return ""
+    parts = list(found["rows"][0]["shares"])
+    rows = [
+        [f"{row['items']:,}", str(row["dim"]), *(f"{row['shares'][part]:.2f}" for part in parts)]
+        for row in found["rows"]
+    ]
+    table = _markdown(["items", "d", *parts], rows)
+    return f"\n{PROFILE}\n{_circumstances(found)}\n\n{table}"
 
 
 def _circumstances(found: Mapping[str, Any]) -> str:

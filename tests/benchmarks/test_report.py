@@ -52,6 +52,26 @@ def trained(
     }
 
 
+def searched(
+    engine: str, speed: int, *, items: int = 1_000, versions: dict[str, str] | None = None
+) -> dict[str, Any]:
+    rates = {"numpy": 2e10, "torch": 3e10}
+    return {
+        "engine": engine,
+        "items": items,
+        "dim": 64,
+        "users_per_second": speed,
+        "users_per_cpu_second": speed / 2,
+        "ratio_to_ours": speed / 3_000,
+        "share_of_sgemm": 0.25,
+        "share_of_sgemm_cpu": 0.5,
+        "peak_mb": 1_200,
+        "versions": versions,
+        "runs": [{"cpu_seconds": 3.0, "seconds": 6.0}] * 2,
+        "products": [{"multiply_adds_per_second": rates}, {"multiply_adds_per_second": rates}],
+    }
+
+
 CIRCUMSTANCES: dict[str, Any] = {
     "machine": {"cpu": "Abacus", "cpus": 2, "memory_gib": 4.0, "system": "Linux"},
     "commit": "0123456789abcdef",
@@ -113,6 +133,22 @@ TRAINING: dict[str, Any] = {
 }
 
 
+SCORE: dict[str, Any] = {
+    **CIRCUMSTANCES,
+    "seconds": 5.0,
+    "repeats": 2,
+    "threads": 2,
+    "k": 100,
+    "seen": 50,
+    "peers": True,
+    "rows": [
+        searched("torch", 400, items=2_000_000),
+        searched("faiss flat", 1_500, versions={"faiss-cpu": "1.15"}),
+        searched("ours", 3_000),
+    ],
+}
+
+
 def test_steps_stand_in_their_order_each_with_its_cost_beside_the_next_smaller_log() -> None:
     rows = table_rows(PIPELINE["rows"])
     assert [(row[0], row[1], row[COST]) for row in rows] == [
@@ -139,11 +175,13 @@ def test_nothing_to_count_has_no_cost() -> None:
 
 
 def test_the_page_has_each_number_with_its_circumstances() -> None:
-    text = page({"pipeline": PIPELINE, "sessionize": SESSIONIZE, "training": TRAINING})
+    text = page(
+        {"pipeline": PIPELINE, "sessionize": SESSIONIZE, "training": TRAINING, "score": SCORE}
+    )
     assert "| ingest | 1,000 | 12.0 | 83 events | - | 12.0 | 300 | 1.20 | 1 |" in text
     assert "| score | 10 | 0.2 | 10 users |" in text
     assert "| stage | 1,000 | 800 | - | 300 | 1.25 | 1 |" in text
-    assert text.count("2 CPUs of Abacus, 4.0 GiB, Linux; commit 0123456789; python 3.11.") == 3
+    assert text.count("2 CPUs of Abacus, 4.0 GiB, Linux; commit 0123456789; python 3.11.") == 4
     assert "`train_rnn.max_epochs=1`" in text
     assert "not committed" not in text
     assert "OMP_NUM_THREADS" not in text
@@ -154,12 +192,12 @@ def test_a_page_of_what_was_not_committed_on_fewer_threads_says_so() -> None:
     text = page({"pipeline": {**PIPELINE, "changed_since": True, "omp_num_threads": "1"}})
     assert "with changes that were not committed" in text
     assert "`OMP_NUM_THREADS=1`" in text
-    assert text.count("Not measured yet.") == 2  # sessionize, training
+    assert text.count("Not measured yet.") == 3  # sessionize, training, score
 
 
 def test_a_page_without_results_says_so() -> None:
-    assert page({}).count("Not measured yet.") == 3
-    assert page({"pipeline": {**PIPELINE, "rows": []}}).count("Not measured yet.") == 3
+    assert page({}).count("Not measured yet.") == 4
+    assert page({"pipeline": {**PIPELINE, "rows": []}}).count("Not measured yet.") == 4
 
 
 def test_training_stands_beside_the_plain_loop_and_the_product() -> None:
@@ -184,3 +222,21 @@ def test_a_page_without_the_peer_or_above_the_bound_says_so() -> None:
     assert "NOT below the bound" in text
     assert "| gru | softmax | 30,000 | - |" in text, "there is no plain loop to be beside"
     assert "The peer:" not in text
+
+
+def test_engines_stand_by_size_of_the_catalogue_the_fastest_first() -> None:
+    text = page({"score": SCORE})
+    ours = "| 1,000 | 64 | ours | 3,000 | 1.00 | 0.25 | 1,500 | 0.50 | 1,200 | 2 |"
+    peer = "| 1,000 | 64 | faiss flat | 1,500 | 0.50 |"
+    assert 0 < text.index(ours) < text.index(peer) < text.index("| 2,000,000 | 64 | torch | 400 |")
+    assert "numpy 20.0e9, torch 30.0e9." in text
+    assert "- A peer: faiss-cpu 1.15." in text
+    assert "the runs had 25% (median)" in text
+    assert "were not measured" not in text
+    assert "implicit and faiss were not measured" in page({"score": {**SCORE, "peers": False}})
+    assert "spends its processor time" not in text
+    shares = {"products": 0.75, "the rest": 0.25}
+    profile = {**CIRCUMSTANCES, "rows": [{"items": 1_000, "dim": 64, "shares": shares}]}
+    text = page({"score": SCORE, "score-profile": profile})
+    assert "| items | d | products | the rest |" in text
+    assert "| 1,000 | 64 | 0.75 | 0.25 |" in text

@@ -85,11 +85,8 @@ def test_lists_of_nobody_are_no_users_and_no_example(layout: Layout) -> None:
     before = published_table(layout)
     with_lists = score_params(k=5, shard_users=4, cold=Cold(None, None))
     run(layout=layout, score=with_lists)
-    publish_run(
-        layout.table,
-        read_score_run(layout.scores),
-        keep_runs=1,
-        published_at=datetime(2026, 1, 2, tzinfo=UTC),
+    DuckdbTable(layout.table).publish(
+        read_score_run(layout.scores), keep_runs=1, published_at=datetime(2026, 1, 2, tzinfo=UTC)
     )
     now = published_table(layout)
     assert (now.users, now.rows) == (before.users + 1, before.rows + 10)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_core.artifacts import read_json
+from recsys_core.columns import ITEM_ID
 from recsys_core.errors import ConfigError
 from recsys_core.layout import Layout
 from recsys_core.sections import Score
@@ -27,12 +28,14 @@ from recsys_core.serving.filters import (
 from recsys_core.serving.rules import apply_rules
 from recsys_core.tables import UTC_MICROSECONDS, read_table
 from tasks.id_lists import read_ids
-from tasks.item_features import ITEM_TABLE
 from tasks.segments import UserTable, of_vocabulary
 
 logger = logging.getLogger(__name__)
 
 Int64 = npt.NDArray[np.int64]
+
+ITEM_TABLE = pa.schema([pa.field(ITEM_ID, pa.string())])
+"""What every table of item features begins with; scoring needs no torch, and so not its twin."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 def test_another_format_is_refused(bundle: Path) -> None:
     manifest = read_json(bundle / MANIFEST)
     write_json(bundle / MANIFEST, {**manifest, "format": 99})
-    with pytest.raises(ContractError, match="bundle format 99, this version reads 5"):
+    with pytest.raises(ContractError, match="bundle format 99, this version reads 6"):
         read_bundle(bundle)
 
 

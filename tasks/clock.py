@@ -2,7 +2,7 @@
 
     absolute   date and time                  everything may be used
     relative   counted from the log's start   everything may be used: the time between two events is
-                                              a real one, and the card itself refuses dates
+                                              a real one; dates of items are refused
     rank       an order without clock times   nothing that asks how long between, or how long ago
 
 Where each user is cut at a moment of their own (leave_one_out), nothing is known to be recent for
@@ -58,6 +58,12 @@ def check_clock(
     score: Score | None = None,
 ) -> None:
     """Raise `ConfigError` with everything in these sections that such times cannot give."""
+    if clock.kind == "relative" and score is not None and score.filters.available is not None:
+        raise ConfigError(
+            "the card's time is relative, counted from the log's start, but "
+            "score.filters.available compares dates of items with it; run with "
+            "-S score.filters.available=null, or give the log dates"
+        )
     ranks = clock.kind == "rank"
     if not ranks and clock.one_time:
         return

@@ -38,6 +38,7 @@ from recsys_core.serving.table_contract import (
     check_run_id,
     check_version,
     content,
+    counted_users,
     microseconds_of,
     run_id_of,
 )
@@ -135,8 +136,7 @@ class ParquetTable:
         removed = 0
         with self._held():
             entries = self._entries()
-            for writing in self.folder.glob(f"{WRITING}*"):
-                shutil.rmtree(writing)
+            self._tidy(entries)  # what killed writers left may hold the user too
             for entry in entries.values():
                 if entry["status"] != "published":
                     continue
@@ -155,7 +155,7 @@ class ParquetTable:
                 entry.update(
                     rows=left,
                     forgotten=entry["forgotten"] + gone,
-                    users=entry["users"] - (1 if gone else 0),
+                    users=entry["users"] - (counted_users(user_id) if gone else 0),
                 )
             if removed:
                 self._put(entries)

@@ -35,6 +35,7 @@ from recsys_core.serving.table_contract import (
     check_run_id,
     check_version,
     content,
+    counted_users,
     microseconds_of,
     run_id_of,
 )
@@ -397,14 +398,15 @@ class _Writer(_Objects):
                 if gone:
                     self.execute(
                         "UPDATE {runs} SET rows = rows - {gone}, forgotten = forgotten + {gone}, "
-                        "users = users - 1 WHERE run_id = {run_id}",
+                        "users = users - {users} WHERE run_id = {run_id}",
                         gone=sql.Literal(gone),
+                        users=sql.Literal(counted_users(user_id)),
                         run_id=sql.Literal(run_id),
                     )
                 removed += gone
-        if removed:
-            for run_id, _ in kept:
-                self.execute("VACUUM {table}", table=self.names.of_run(run_id))
+        # also where nothing was removed: a call may have been killed here; statistics hold ids too
+        for run_id, _ in kept:
+            self.execute("VACUUM (ANALYZE) {table}", table=self.names.of_run(run_id))
         return removed
 
     def _remove(self, run_id: str) -> None:

@@ -5,8 +5,8 @@
     catalogue 1   filters 1   seen 2
 
 What the seen filter costs comes last, so that a part never counts twice. Since it is known, a run
-whose rows are fewer has lost some: a model that gives NaN or -inf to an item that may be
-recommended.
+whose rows are fewer has lost some: a model that gives NaN or -inf to items that may be recommended,
+and to so many that no k others are left.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
 """The step graph: (state, event) to (state, the best items), for those who answer online.
 
-inputs    state         (B, S + 1) float32    what the step before gave; any for a row that begins
+inputs    state         (B, N) float32        what the step before gave; any for a row that begins
           item          (B,) int64            the event's item; 0 begins: nothing else of it is read
           event_numbers (B, .) float32        of this one event, and as for the history graph
           user_fields, user_vector, active, own_items, own_numbers, user_numbers, trend, seen_rows,
           seen_items                          as for the history graph (`bundle.py`)
-outputs   next_state    (B, S + 1) float32
+outputs   next_state    (B, N) float32
           top_items, top_scores, top_ratings  as of the history graph
 
 `online_step.py` says what is carried, and when a step has to be taken again. A user vector stays
@@ -49,6 +49,9 @@ USER = (
 )
 COMPARED = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129)
 """Numbers of events after which a step's answer is compared, and the longest history."""
+
+LEFT_OUT = 0.2
+"""Of the items, in the comparison."""
 
 
 class StepTop(nn.Module):
@@ -136,7 +139,11 @@ def check_step_parity(
     Raises `ModelError` at the first difference.
     """
     session = open_session(graph.read_bytes(), threads=1, providers=("CPUExecutionProvider",))
-    inputs = next(example_inputs(spec, rng=rng))
+    # the second batch: of these users some items are seen
+    _, inputs, *_ = example_inputs(spec, rng=rng)
+    trend = rng.standard_normal(spec.n_items + 1).astype(np.float32)
+    trend[rng.random(len(trend)) < LEFT_OUT] = -np.inf  # as filters leave items out
+    inputs = {**inputs, "trend": trend}
     history, length = inputs["items"].astype(np.int64), inputs["length"].astype(np.int64)
     of_events = inputs["event_numbers"].astype(np.float32)
     rows, longest = history.shape

@@ -165,6 +165,11 @@ def check_version(version: int | None, *, place: str, oldest: int = SCHEMA_VERSI
         )
 
 
+def counted_users(user_id: str) -> int:
+    """How many users an id stands for: 0 for a cold list, which is nobody's."""
+    return 0 if user_id.startswith(RESERVED) else 1
+
+
 def content(run: ScoreRun) -> tuple[str, int]:
     """A SHA-256 of all rows of a run, however they are cut into shards, and the number of users.
     Cold lists are nobody's.

@@ -32,6 +32,7 @@ from recsys_core.serving.table_contract import (
     check_run_id,
     check_version,
     content,
+    counted_users,
     run_id_of,
 )
 
@@ -165,12 +166,13 @@ class DuckdbTable:
                 for (run_id,) in kept:
                     removed += _forget(connection, run_id, user_id)
             connection.execute("CHECKPOINT")
-            if removed:
-                with atomic_path(self.path) as fresh:
-                    connection.execute(f"ATTACH {literal(str(fresh))} AS fresh_file")
-                    ((name,),) = connection.execute("SELECT current_database()").fetchall()
-                    connection.execute(f"COPY FROM DATABASE {identifier(name)} TO fresh_file")
-                    connection.execute("DETACH fresh_file")
+            # also where nothing was removed: a call that was killed here, and a run that was
+            # dropped, have left rows in free blocks
+            with atomic_path(self.path) as fresh:
+                connection.execute(f"ATTACH {literal(str(fresh))} AS fresh_file")
+                ((name,),) = connection.execute("SELECT current_database()").fetchall()
+                connection.execute(f"COPY FROM DATABASE {identifier(name)} TO fresh_file")
+                connection.execute("DETACH fresh_file")
         return removed
 
     @contextlib.contextmanager
@@ -329,8 +331,8 @@ def _forget(connection: duckdb.DuckDBPyConnection, run_id: str, user_id: str) ->
     if removed:
         connection.execute(
             "UPDATE recommendation_runs SET rows = rows - $n, forgotten = forgotten + $n, "
-            "users = users - 1 WHERE run_id = $run_id",
-            {"n": removed, "run_id": run_id},
+            "users = users - $users WHERE run_id = $run_id",
+            {"n": removed, "users": counted_users(user_id), "run_id": run_id},
         )
     return int(removed)
 

@@ -114,8 +114,9 @@ def test_each_is_refused_alone(section: str, value: Any, found: str, remedy: str
     assert found in said
     assert "\n" not in said
     assert settings_in(said) == [remedy]
-    for kind in ("absolute", "relative"):
-        check_clock(Clock(kind, one_time=True), **sections)
+    check_clock(Clock("absolute", one_time=True), **sections)
+    if "available" not in remedy:  # dates, which a relative time does not have either
+        check_clock(Clock("relative", one_time=True), **sections)
 
 
 def test_where_each_is_cut_at_a_time_of_their_own_nothing_is_recent() -> None:
@@ -182,3 +183,12 @@ def test_the_kind_is_read_as_written(kind: TimeKind, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_json(layout.time_kind, {"kind": kind})
     assert time_kind(layout) == kind
+
+
+def test_dates_of_items_are_refused_where_the_log_has_none() -> None:
+    filters = replace(PARAMS.score.filters, available=Available("launch", None))
+    relative = Clock("relative", one_time=True)
+    check_clock(relative, score=PARAMS.score)
+    check_clock(Clock("absolute", one_time=True), score=replace(PARAMS.score, filters=filters))
+    with pytest.raises(ConfigError, match="compares dates of items with it"):
+        check_clock(relative, score=replace(PARAMS.score, filters=filters))

@@ -245,6 +245,42 @@ def test_what_was_forgotten_is_in_no_file(tmp_path: Path) -> None:
         assert all(person.encode() not in path.read_bytes() for path in files)
 
 
+def test_a_person_of_dropped_runs_and_of_killed_writers_is_in_no_file_either(
+    tmp_path: Path,
+) -> None:
+    person = "a-name-that-nothing-compresses-Qx7"
+    for kind in ("duckdb", "parquet"):
+        folder = tmp_path / kind
+        table = open_kind(kind, folder)
+        publish(table, make_run(tmp_path / f"{kind}-1", version=A, users=[person, "b"]))
+        kept = make_run(tmp_path / f"{kind}-2", version=B, users=["b", "c"])
+        table.publish(kept, keep_runs=0, published_at=NIGHT)
+        if kind == "parquet":
+            # a writer that was killed before its run was named, and one before it had tidied up
+            for number, name in enumerate(("0123456789ab", ".writing-ba9876543210")):
+                left = next(folder.rglob("recommendation_runs.json")).parent / name
+                left.mkdir()
+                stale = make_run(tmp_path / f"stale-{number}", users=[person]).parts[0]
+                (left / "part-00000.parquet").write_bytes(stale.read_bytes())
+        assert table.forget(person) == 0, "no kept run has them"
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert files
+        assert all(person.encode() not in path.read_bytes() for path in files)
+        assert table.user_ids().to_pylist() == ["b", "c"]
+
+
+def test_a_cold_list_is_no_user_and_forgetting_one_forgets_nobody(
+    table: Table, tmp_path: Path
+) -> None:
+    publish(table, make_run(tmp_path / "1", users=["a", "b", "cold/", "cold/DE"]))
+    assert table.user_ids().to_pylist() == ["a", "b"]
+    assert [row["users"] for row in table.runs().to_pylist()] == [2]
+    assert table.forget("cold/DE") > 0
+    assert [row["users"] for row in table.runs().to_pylist()] == [2]
+    assert table.forget("a") > 0
+    assert [row["users"] for row in table.runs().to_pylist()] == [1]
+
+
 def test_users_in_two_shards_are_refused(table: Table, tmp_path: Path) -> None:
     publish(table, make_run(tmp_path / "good"))
     repeated = make_run(tmp_path / "bad", users=["a", "b", "b", "c"], shard_users=2)
